@@ -1,0 +1,1 @@
+"""Protobuf and gRPC code generation for Pants from grpcio-tools."""

@@ -1,0 +1,1 @@
+"""ruff for Pants 2.17."""
