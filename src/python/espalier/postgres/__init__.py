@@ -1,0 +1,1 @@
+"""PostgreSQL: connections, numbered migrations, and an embedded server for one machine."""

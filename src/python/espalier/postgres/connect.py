@@ -1,0 +1,36 @@
+"""Connections to PostgreSQL, with errors a person can act on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+
+from espalier.errors import DependencyUnreachable
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+
+def connect(dsn: str, *, autocommit: bool = False) -> Connection:
+    """Open a connection whose session is in UTC and looks for unqualified names in public alone.
+
+    Raises:
+        DependencyUnreachable: PostgreSQL does not answer or refuses the role.
+    """
+    try:
+        return psycopg.connect(
+            dsn,
+            autocommit=autocommit,
+            connect_timeout=10,
+            options="-c timezone=UTC -c search_path=public",
+        )
+    except psycopg.OperationalError as error:
+        raise unreachable(error) from error
+
+
+def unreachable(error: psycopg.Error) -> DependencyUnreachable:
+    """The error of a PostgreSQL that cannot be used, without the password of its URI."""
+    return DependencyUnreachable(
+        f"PostgreSQL: {str(error).strip().splitlines()[-1]}",
+        fix="start it, or check POSTGRES_HOST, POSTGRES_PORT, POSTGRES_USER and POSTGRES_PASSWORD",
+    )

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from espalier.errors import DependencyUnreachable
+from espalier.processes import Process, free_port, python_environment
+
+# A server that ignores SIGTERM and has a child of its own; says both pids once they run.
+STUBBORN = """
+import os, signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+print(os.getpid(), child.pid, flush=True)
+time.sleep(600)
+"""
+OWNER = """
+import sys, time
+from pathlib import Path
+from espalier.processes import Process
+Process("stubborn", [sys.executable, "-u", "-c", sys.argv[1]], log=Path(sys.argv[2]), grace_seconds=0.3)
+time.sleep(600)
+"""
+
+
+def wait(condition, seconds=20.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    # A zombie waits for a parent of its container to reap it; it runs no more.
+    status = Path(f"/proc/{pid}/stat")
+    return not (status.exists() and status.read_text().rpartition(")")[2].split()[0] == "Z")
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_owner_leaves_no_process_not_even_a_stubborn_one(tmp_path: Path, how):
+    log = tmp_path / "log"
+    owner = subprocess.Popen(
+        [sys.executable, "-c", OWNER, STUBBORN, str(log)],
+        env={**os.environ, **python_environment()},
+    )
+    wait(lambda: log.exists() and log.read_text().endswith("\n"))
+    pids = [int(word) for word in log.read_text().split()]
+    assert [alive(pid) for pid in pids] == [True, True]
+    owner.send_signal(how)
+    owner.wait()
+    wait(lambda: not any(alive(pid) for pid in pids))
+
+
+def test_stop_is_orderly_and_waits(tmp_path: Path):
+    polite = """
+import signal, sys, time
+def leave(*_):
+    print("leaving"); sys.exit(0)
+signal.signal(signal.SIGTERM, leave)
+print("ready", flush=True)
+time.sleep(600)
+"""
+    log = tmp_path / "log"
+    with Process("polite", [sys.executable, "-c", polite], log=log) as process:
+        process.wait_until(lambda: "ready" in log.read_text(), seconds=20)
+    assert log.read_text() == "ready\nleaving\n"
+    assert process.exit_code == 0
+
+
+def test_a_server_that_ends_at_start_is_told_with_its_last_line(tmp_path: Path):
+    code = "import sys; print('no such thing'); sys.exit(3)"
+    with (
+        Process("server", [sys.executable, "-c", code], log=tmp_path / "log") as process,
+        pytest.raises(DependencyUnreachable, match="exit code 3: no such thing; its log is"),
+    ):
+        process.wait_until(lambda: False, seconds=20)
+
+
+def test_a_server_that_is_never_ready_is_told(tmp_path: Path):
+    code = "import time; time.sleep(600)"
+    with (
+        Process("server", [sys.executable, "-c", code], log=tmp_path / "log") as process,
+        pytest.raises(DependencyUnreachable, match="server was not ready within 0 s"),
+    ):
+        process.wait_until(lambda: False, seconds=0.2)
+
+
+def test_free_port_prefers_the_asked_one_unless_it_is_taken():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert free_port(port) != port
+    assert free_port(port) == port

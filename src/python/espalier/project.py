@@ -1,0 +1,252 @@
+"""What an ML product declares, as frozen values.
+
+From one `Project` come the SQL tables, the Great Expectations suite, Feast's definitions, the
+training set, the gate and the server's input check, so they cannot disagree. Nothing here touches
+a library or a database.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from enum import Enum
+from importlib import import_module
+from typing import Any
+
+from espalier.errors import ConfigurationError
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
+
+
+class ColumnType(Enum):
+    """A column's type; the value is PostgreSQL's name of it."""
+
+    TEXT = "text"
+    INTEGER = "bigint"
+    DOUBLE = "double precision"
+    BOOLEAN = "boolean"
+    DATE = "date"
+    TIMESTAMP = "timestamptz"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One typed column and what its values must satisfy.
+
+    `minimum` and `maximum` are inclusive. `references` names the `table.column` that must hold
+    the value. An empty CSV field is null.
+    """
+
+    name: str
+    type: ColumnType
+    description: str
+    nullable: bool = False
+    minimum: float | None = None
+    maximum: float | None = None
+    allowed: tuple[str, ...] = ()
+    references: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """One source file of each batch, and the table that keeps its history.
+
+    `key` is unique within one batch. `event_time` is the column that says when a row's facts
+    happened; a table without it describes the entity and takes the snapshot's day.
+    `max_fault_share` is the share of faulty rows at which the whole batch is refused; a batch with
+    fewer than `min_rows` rows is refused too.
+    """
+
+    name: str
+    columns: tuple[Column, ...]
+    key: tuple[str, ...]
+    event_time: str | None = None
+    max_fault_share: float = 0.0
+    min_rows: int = 1
+
+    def column(self, name: str) -> Column:
+        """The column of that name; raises ConfigurationError when there is none."""
+        for column in self.columns:
+            if column.name == name:
+                return column
+        raise ConfigurationError(f"table {self.name} declares no column {name}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entity:
+    """Whom predictions are about. `join_key` is the column that identifies one."""
+
+    name: str
+    join_key: str
+    description: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureView:
+    """Features of one table, as Feast and the online store know them.
+
+    A feature row older than `ttl` at the time of use is stale.
+    """
+
+    name: str
+    table: str
+    features: tuple[str, ...]
+    ttl: timedelta
+
+
+@dataclass(frozen=True, kw_only=True)
+class Label:
+    """What is predicted: `column` of `table`, true being the positive class.
+
+    The value at `time` looks at the `horizon` after it, so it is known only when that has passed.
+    """
+
+    table: str
+    column: str
+    time: str
+    horizon: timedelta
+    positive_means: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """What a model must show before it is promoted.
+
+    `metric` is the main one (higher is better). A challenger may be worse than the champion, or
+    for the first model than the baseline, by no more than `margin`; the paired bootstrap interval
+    at `confidence` decides.
+    """
+
+    metric: str = "roc_auc"
+    margin: float = 0.01
+    confidence: float = 0.95
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calendar:
+    """When batches come: `month_000` is known on `first`, each later one a month end later."""
+
+    first: date
+
+    def as_of(self, month: int) -> date:
+        """The month end at which batch number `month` is known."""
+        index = self.first.year * 12 + self.first.month + month
+        return date(index // 12, index % 12 + 1, 1) - timedelta(days=1)
+
+    def month(self, as_of: date) -> int:
+        """The batch number known on `as_of`; raises ConfigurationError when none is."""
+        number = (as_of.year - self.first.year) * 12 + as_of.month - self.first.month
+        if number < 0 or self.as_of(number) != as_of:
+            raise ConfigurationError(
+                f"{as_of} is not a batch day: the first is {self.first}, then each month's end",
+                fix="name the folder with --source to ingest another day",
+            )
+        return number
+
+
+@dataclass(frozen=True, kw_only=True)
+class Project:
+    """One ML product.
+
+    `estimator` and `baseline` name a function as `module:function` that returns an unfitted
+    scikit-learn classifier over the view's features in declared order; they are named rather than
+    imported so that the prediction server does not carry what only training needs. `full_data` may
+    name one that writes all batches into a folder, where the repository holds only a sample.
+    """
+
+    name: str
+    description: str
+    entity: Entity
+    tables: tuple[Table, ...]
+    view: FeatureView
+    label: Label
+    estimator: str
+    baseline: str
+    calendar: Calendar
+    gate: Gate = field(default_factory=Gate)
+    full_data: str | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse a declaration whose parts do not fit each other."""
+        for kind, name in [
+            ("project", self.name),
+            ("view", self.view.name),
+            *(("table", t.name) for t in self.tables),
+            *(("column", c.name) for t in self.tables for c in t.columns),
+        ]:
+            if not _NAME.fullmatch(name):
+                raise ConfigurationError(
+                    f"{kind} name {name!r} in project {self.name!r}",
+                    fix="use a-z, 0-9 and _, a letter first, at most 40 characters",
+                )
+        for table in self.tables:
+            for key in (*table.key, *filter(None, [table.event_time])):
+                table.column(key)
+        features, labels = self.table(self.view.table), self.table(self.label.table)
+        for name in self.view.features:
+            if features.column(name).type not in (ColumnType.INTEGER, ColumnType.DOUBLE):
+                raise ConfigurationError(
+                    f"feature {name} of project {self.name} is {features.column(name).type.value}",
+                    fix="declare features as INTEGER or DOUBLE",
+                )
+        for table in (features, labels):
+            table.column(self.entity.join_key)
+            if table.event_time is None:
+                raise ConfigurationError(f"table {table.name} needs an event_time")
+        if labels.column(self.label.column).type is not ColumnType.BOOLEAN:
+            raise ConfigurationError(f"label {self.label.column} must be BOOLEAN")
+
+    def table(self, name: str) -> Table:
+        """The table of that name; raises ConfigurationError when there is none."""
+        for table in self.tables:
+            if table.name == name:
+                return table
+        raise ConfigurationError(f"project {self.name} declares no table {name}")
+
+    @property
+    def event_time(self) -> str:
+        """The feature table's event-time column."""
+        name = self.table(self.view.table).event_time
+        assert name is not None, "checked when the project was made"
+        return name
+
+
+def load_project(name: str) -> Project:
+    """The project that the module `NAME.project` declares as `PROJECT`.
+
+    Raises:
+        ConfigurationError: there is no such module, or it declares none.
+    """
+    if not _NAME.fullmatch(name):
+        raise ConfigurationError(f"{name!r} is not a project's name")
+    try:
+        module = import_module(f"{name}.project")
+    except ModuleNotFoundError as error:
+        if error.name not in (name, f"{name}.project"):
+            raise
+        raise ConfigurationError(
+            f"no project {name!r} here", fix=f"it would be declared in {name}/project.py"
+        ) from error
+    project = getattr(module, "PROJECT", None)
+    if not isinstance(project, Project):
+        raise ConfigurationError(f"{name}/project.py declares no PROJECT")
+    return project
+
+
+def load_function(reference: str) -> Callable[..., Any]:
+    """The function that `module:function` names.
+
+    Raises:
+        ConfigurationError: the reference is malformed or names nothing.
+    """
+    module, _, attribute = reference.partition(":")
+    try:
+        found = getattr(import_module(module), attribute)
+    except (ModuleNotFoundError, AttributeError, ValueError) as error:
+        raise ConfigurationError(f"{reference!r} names no function ({error})") from error
+    if not callable(found):
+        raise ConfigurationError(f"{reference!r} is not a function")
+    return found  # type: ignore[no-any-return]  # getattr of a module is Any

@@ -1,0 +1,120 @@
+"""Every environment variable that the platform reads, each with its meaning.
+
+Read once, at a program's start, by `load`; everything else is given the values. A `.env` file in
+the working directory is read too; the environment wins over it.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from espalier.errors import ConfigurationError
+
+
+def _var(name: str, default: Any, meaning: str) -> Any:
+    """A dataclass field that is read from the variable `name`."""
+    return field(default=default, metadata={"env": name, "meaning": meaning})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The platform's configuration. `ESPALIER_*` names are ours, the others are conventional."""
+
+    postgres_host: str = _var(
+        "POSTGRES_HOST", "127.0.0.1", "PostgreSQL's host, or the folder of its Unix socket"
+    )
+    postgres_port: int = _var("POSTGRES_PORT", 5432, "PostgreSQL's port")
+    postgres_user: str = _var("POSTGRES_USER", "espalier", "the role that owns our schemas")
+    postgres_password: str = _var("POSTGRES_PASSWORD", "", "that role's password")
+    postgres_db: str = _var("POSTGRES_DB", "espalier", "the database with our schemas")
+    mlflow_tracking_uri: str = _var(
+        "MLFLOW_TRACKING_URI", "http://127.0.0.1:5000", "the MLflow server, by http or https"
+    )
+    prefect_api_url: str = _var(
+        "PREFECT_API_URL", "", "Prefect's API; a flow without it starts a temporary server"
+    )
+    data_dir: Path = _var(
+        "ESPALIER_DATA_DIR", Path("data/seeds"), "holds <project>/month_NNN/<table>.csv"
+    )
+    reports_dir: Path = _var(
+        "ESPALIER_REPORTS_DIR", Path("reports"), "where validation and drift reports are written"
+    )
+    state_dir: Path = _var(
+        "ESPALIER_STATE_DIR", Path(".espalier"), "quickstart's database, servers' files and logs"
+    )
+    grpc_address: str = _var(
+        "ESPALIER_GRPC_ADDRESS", "127.0.0.1:50051", "where the prediction server serves gRPC"
+    )
+    http_address: str = _var(
+        "ESPALIER_HTTP_ADDRESS", "127.0.0.1:8000", "where it serves HTTP; empty for gRPC alone"
+    )
+    model_poll_seconds: float = _var(
+        "ESPALIER_MODEL_POLL_SECONDS", 5.0, "how often the server asks the registry for champion"
+    )
+    log_level: str = _var("ESPALIER_LOG_LEVEL", "INFO", "the lowest level that is logged")
+    actor: str = _var("ESPALIER_ACTOR", "", "who acts, for snapshots and ledger; default: the user")
+
+    @property
+    def dsn(self) -> str:
+        """PostgreSQL's connection URI, as psycopg takes it."""
+        return self._uri("postgresql")
+
+    @property
+    def sqlalchemy_dsn(self) -> str:
+        """The same for SQLAlchemy with the psycopg driver."""
+        return self._uri("postgresql+psycopg")
+
+    def _uri(self, scheme: str) -> str:
+        user = quote(self.postgres_user, safe="")
+        if self.postgres_password:
+            user += ":" + quote(self.postgres_password, safe="")
+        database = quote(self.postgres_db, safe="")
+        if self.postgres_host.startswith("/"):
+            host = quote(self.postgres_host, safe="")
+            return f"{scheme}://{user}@/{database}?host={host}&port={self.postgres_port}"
+        return f"{scheme}://{user}@{self.postgres_host}:{self.postgres_port}/{database}"
+
+    @property
+    def who(self) -> str:
+        """Who acts."""
+        return self.actor or getpass.getuser()
+
+    def environment(self) -> dict[str, str]:
+        """The variables that give a child process these settings."""
+        return {f.metadata["env"]: str(getattr(self, f.name)) for f in fields(self)}
+
+
+def read(environ: Mapping[str, str]) -> Settings:
+    """Settings from variables; an empty one is the default.
+
+    Raises:
+        ConfigurationError: a value does not parse as its type.
+    """
+    values: dict[str, Any] = {}
+    for item in fields(Settings):
+        text = environ.get(item.metadata["env"], "")
+        if not text:
+            continue
+        kind: type = type(item.default)
+        try:
+            values[item.name] = kind(text)
+        except ValueError as error:
+            raise ConfigurationError(
+                f"{item.metadata['env']}={text!r} is not a valid {kind.__name__}",
+                fix=f"it is {item.metadata['meaning']}; default {item.default}",
+            ) from error
+    return Settings(**values)
+
+
+def load() -> Settings:
+    """Settings from `.env` in the working directory and the environment."""
+    from dotenv import dotenv_values
+
+    from_file = {k: v for k, v in dotenv_values(".env").items() if v is not None}
+    return read({**from_file, **os.environ})
