@@ -1,0 +1,42 @@
+"""What is wrong with a batch, as values, and the one error that says it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from espalier.errors import BadData
+
+SHOWN = 5
+_SHOWN_CHARACTERS = 50
+
+
+@dataclass(frozen=True)
+class Faults:
+    """Rows of one file that break one rule.
+
+    `count` is how many there are; `first` describes the first few, each with row and column. Row 1
+    is the header.
+    """
+
+    table: str
+    count: int
+    first: tuple[str, ...]
+
+
+def refused(faults: Sequence[Faults], *, fix: str) -> BadData:
+    """The error of a batch with these faults, of which the first `SHOWN` are named."""
+    total = sum(f.count for f in faults)
+    named = [f"{f.table}.csv {text}" for f in faults for text in f.first][:SHOWN]
+    more = f"; and {total - len(named)} more" if total > len(named) else ""
+    return BadData(
+        f"{total} {'fault' if total == 1 else 'faults'}: {'; '.join(named)}{more}",
+        fix=fix,
+        faults=str(total),
+    )
+
+
+def shown(value: object) -> str:
+    """A value as it is shown in an error: quoted and cut."""
+    text = "null" if value is None else repr(str(value))
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 4]}...'"

@@ -1,0 +1,235 @@
+"""Staging: a batch's files as tables, first of text and then of the declared types.
+
+The tables live in the schema `staging` for one call. Their names begin with a token of the call
+that holds it by a session-level advisory lock, so the next call can tell what a dead one left.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import sql
+
+from espalier.errors import BadData
+from espalier.ingest.faults import SHOWN, Faults, shown
+from espalier.ingest.source import FileFacts, SourceFile, stream
+from espalier.postgres.connect import Connection
+from espalier.project import Column, ColumnType, Table
+
+SCHEMA = "staging"
+# The number of the record in its file, the header being 1. No declared name begins with _.
+LINE = "_line"
+_LOCK_CLASS = 0x73746167
+_TOKEN = re.compile(r"i([0-9a-f]{8})_")
+
+# What PostgreSQL reads as a type is wider than what a file may hold: 'today' is a date to it, 0x1F
+# an integer and NaN a double.
+_PATTERNS = {
+    ColumnType.INTEGER: r"^[+-]?\d+$",
+    ColumnType.DOUBLE: r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$",
+    ColumnType.BOOLEAN: r"^(true|false|t|f|1|0)$",
+    ColumnType.DATE: r"^\d{4}-\d\d-\d\d$",
+    ColumnType.TIMESTAMP: r"^\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d(:?\d\d)?)?)?$",
+}
+_NOUNS = {
+    ColumnType.INTEGER: "a whole number",
+    ColumnType.DOUBLE: "a number",
+    ColumnType.BOOLEAN: "true or false",
+    ColumnType.DATE: "a date such as 1997-06-30",
+    ColumnType.TIMESTAMP: "a time such as 1997-06-30T12:00:00Z",
+}
+
+
+@dataclass(frozen=True)
+class Staging:
+    """The staging tables of one call, by declared table; names within `SCHEMA`."""
+
+    token: int
+
+    def raw(self, table: Table) -> str:
+        """The table with the file's text."""
+        return f"i{self.token:08x}_{table.name}_raw"
+
+    def typed(self, table: Table) -> str:
+        """The table with the declared types."""
+        return f"i{self.token:08x}_{table.name}_typed"
+
+
+@contextmanager
+def staging(connection: Connection) -> Iterator[Staging]:
+    """Names for one call's tables, which are dropped at its end.
+
+    `connection` is in autocommit mode: other connections must see the tables. What dead calls
+    left is dropped first.
+    """
+    drop_leftovers(connection)
+    token = _take_token(connection)
+    try:
+        yield Staging(token)
+    finally:
+        # Without its connection this call counts as dead, and the next one clears up.
+        if not connection.closed:
+            _drop(connection, token)
+            _release(connection, token)
+
+
+def drop_leftovers(connection: Connection) -> int:
+    """Drop the tables of calls that ended without doing so; give how many calls."""
+    names = connection.execute(
+        "SELECT relname FROM pg_class WHERE relnamespace = %s::regnamespace AND relkind = 'r'",
+        [SCHEMA],
+    ).fetchall()
+    dropped = 0
+    for token in {int(m[1], 16) for (name,) in names if (m := _TOKEN.match(name))}:
+        if _try_lock(connection, token):
+            _drop(connection, token)
+            _release(connection, token)
+            dropped += 1
+    return dropped
+
+
+def load(connection: Connection, place: Staging, source: SourceFile) -> FileFacts:
+    """COPY a file into its raw table.
+
+    Raises:
+        BadData: the file is not CSV with as many fields in each row as in the header.
+    """
+    target = sql.Identifier(SCHEMA, place.raw(source.table))
+    columns = [sql.Identifier(name) for name in source.header]
+    connection.execute(
+        sql.SQL(
+            "CREATE UNLOGGED TABLE {} ({} bigint GENERATED ALWAYS AS IDENTITY (START 2), {})"
+        ).format(
+            target,
+            sql.Identifier(LINE),
+            sql.SQL(", ").join(sql.SQL("{} text").format(name) for name in columns),
+        )
+    )
+    names = sql.SQL(", ").join(columns)
+    copy = sql.SQL(
+        "COPY {} ({}) FROM STDIN (FORMAT csv, HEADER match, ENCODING 'UTF8', FORCE_NULL ({}))"
+    ).format(target, names, names)
+    try:
+        with connection.cursor() as cursor, cursor.copy(copy) as writer:
+            return stream(source.path, writer.write)
+    except psycopg.DataError as error:
+        place_in_file = re.search(r"\bline (\d+)", error.diag.context or "")
+        raise BadData(
+            f"{source.path}{f' line {place_in_file[1]}' if place_in_file else ''}: "
+            f"{error.diag.message_primary}",
+            fix="mend the row: as many fields as the header, quoted where needed",
+        ) from error
+
+
+def type_faults(connection: Connection, place: Staging, table: Table) -> Faults | None:
+    """The fields of the raw table that do not hold their column's type; None when there are none.
+
+    An empty field is null, which every type holds.
+    """
+    typed = [c for c in table.columns if c.type is not ColumnType.TEXT]
+    if not typed:
+        return None
+    raw = sql.Identifier(SCHEMA, place.raw(table))
+    checks = sql.SQL(", ").join(
+        sql.SQL("({}, {}, {})").format(sql.Literal(c.name), sql.Identifier(c.name), _is_valid(c))
+        for c in typed
+    )
+    # A first pass without the values: as a rule nothing is wrong, and then it is the only one.
+    every = sql.SQL(" AND ").join(_is_valid(c) for c in typed)
+    query = sql.SQL(
+        "SELECT {line}, f.name, f.value, count(*) OVER () FROM {raw} "
+        "CROSS JOIN LATERAL (VALUES {checks}) AS f (name, value, valid) "
+        "WHERE NOT ({every}) AND NOT f.valid ORDER BY {line} LIMIT {shown}"
+    ).format(
+        line=sql.Identifier(LINE), raw=raw, checks=checks, every=every, shown=sql.Literal(SHOWN)
+    )
+    rows = connection.execute(query).fetchall()
+    if not rows:
+        return None
+    first = tuple(
+        f"row {line} column {name}: {shown(value)} is not {_NOUNS[table.column(name).type]}"
+        for line, name, value, _ in rows
+    )
+    return Faults(table.name, rows[0][3], first)
+
+
+def make_typed(connection: Connection, place: Staging, table: Table) -> None:
+    """Make the typed table from the raw one, which has no type fault, and drop that."""
+    raw, typed = (sql.Identifier(SCHEMA, name) for name in (place.raw(table), place.typed(table)))
+    connection.execute(
+        sql.SQL("CREATE UNLOGGED TABLE {} AS SELECT {}, {} FROM {}").format(
+            typed,
+            sql.Identifier(LINE),
+            sql.SQL(", ").join(_cast(c) for c in table.columns),
+            raw,
+        )
+    )
+    connection.execute(sql.SQL("DROP TABLE {}").format(raw))
+    connection.execute(sql.SQL("ANALYZE {}").format(typed))
+
+
+def count_rows(
+    connection: Connection, place: Staging, tables: Sequence[Table]
+) -> Mapping[str, int]:
+    """The rows of each typed table."""
+    counts = {}
+    for table in tables:
+        query = sql.SQL("SELECT count(*) FROM {}").format(
+            sql.Identifier(SCHEMA, place.typed(table))
+        )
+        row = connection.execute(query).fetchone()
+        assert row is not None, "an aggregate gives one row"
+        counts[table.name] = int(row[0])
+    return counts
+
+
+def _is_valid(column: Column) -> sql.Composed:
+    match = "~*" if column.type is ColumnType.BOOLEAN else "~"
+    return sql.SQL(
+        "({name} IS NULL OR ({name} " + match + " {pattern} AND pg_input_is_valid({name}, {type})))"
+    ).format(
+        name=sql.Identifier(column.name),
+        pattern=sql.Literal(_PATTERNS[column.type]),
+        type=sql.Literal(column.type.value),
+    )
+
+
+def _cast(column: Column) -> sql.Composed:
+    # Adding zero turns -0 into 0, which is equal to it but not written alike.
+    zero = sql.SQL(" + 0" if column.type is ColumnType.DOUBLE else "")
+    return sql.SQL("{name}::{type}{zero} AS {name}").format(
+        name=sql.Identifier(column.name), type=sql.SQL(column.type.value), zero=zero
+    )
+
+
+def _take_token(connection: Connection) -> int:
+    while True:
+        token = secrets.randbelow(2**31)
+        if _try_lock(connection, token):
+            return token
+
+
+def _try_lock(connection: Connection, token: int) -> bool:
+    row = connection.execute(
+        "SELECT pg_try_advisory_lock(%s::int, %s::int)", [_LOCK_CLASS, token]
+    ).fetchone()
+    return row is not None and bool(row[0])
+
+
+def _release(connection: Connection, token: int) -> None:
+    connection.execute("SELECT pg_advisory_unlock(%s::int, %s::int)", [_LOCK_CLASS, token])
+
+
+def _drop(connection: Connection, token: int) -> None:
+    names = connection.execute(
+        "SELECT relname FROM pg_class WHERE relnamespace = %s::regnamespace AND relkind = 'r' "
+        "AND starts_with(relname, %s)",
+        [SCHEMA, f"i{token:08x}_"],
+    ).fetchall()
+    for (name,) in names:
+        connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(SCHEMA, name)))
