@@ -1,0 +1,244 @@
+"""Gathers requests that wait into batches: one read and one model run for all of them.
+
+No request waits for company: a batch leaves as soon as a worker slot is free, with whatever waits
+then. Under load the slots are busy, so batches grow by themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from typing import Generic, Protocol, TypeVar
+
+from espalier.errors import DeadlineTooShort, DependencyUnreachable, Overloaded
+
+Key = TypeVar("Key", bound=Hashable)
+Result = TypeVar("Result")
+
+# The weight of the newest batch in the running mean of how long a batch takes.
+_NEWEST = 0.2
+
+
+class BatchObserver(Protocol):
+    """Is told what a batcher does, for metrics."""
+
+    def batch(self, size: int, waited: Sequence[float]) -> None:
+        """A batch of `size` distinct keys left; `waited` is each request's queue time, seconds."""
+
+    def shed(self, reason: str) -> None:
+        """A request was refused or dropped, for `reason`: overloaded, deadline or closed."""
+
+
+class _Request(Generic[Key, Result]):
+    __slots__ = ("answer", "deadline", "keys", "since")
+
+    def __init__(
+        self,
+        keys: Sequence[Key],
+        deadline: float | None,
+        since: float,
+        answer: asyncio.Future[Mapping[Key, Result]],
+    ) -> None:
+        self.keys, self.deadline, self.since, self.answer = keys, deadline, since, answer
+
+
+class Batcher(Generic[Key, Result]):
+    """Runs `run(distinct keys)` over the keys of many callers at once.
+
+    A request is never split over batches, so its answer comes from one call of `run`; one with
+    more keys than `max_batch` is a batch of its own. All methods belong to one event loop.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Sequence[Key]], Awaitable[Mapping[Key, Result]]],
+        *,
+        max_batch: int = 256,
+        max_waiting: int = 4096,
+        workers: int = 2,
+        observer: BatchObserver | None = None,
+    ) -> None:
+        """Make an idle batcher.
+
+        Args:
+            run: Answers every key that it is given.
+            max_batch: How many distinct keys of several requests go into one call of `run`.
+            max_waiting: How many keys may wait before requests are refused.
+            workers: How many calls of `run` may be under way at once.
+            observer: Is told of batches and refusals.
+        """
+        self._run, self._observer = run, observer
+        self._max_batch, self._max_waiting, self._workers = max_batch, max_waiting, workers
+        self._queue: OrderedDict[_Request[Key, Result], None] = OrderedDict()
+        self._waiting_keys = 0
+        self._running: dict[asyncio.Task[None], list[_Request[Key, Result]]] = {}
+        self._mean_seconds = 0.0
+        self._pump_scheduled = False
+        self._closed = False
+        self.refused_at = 0.0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def waiting(self) -> int:
+        """How many keys wait in the queue."""
+        return self._waiting_keys
+
+    async def submit(self, keys: Sequence[Key], deadline: float | None = None) -> list[Result]:
+        """The results of `keys`, in their order; a key may stand there twice.
+
+        Args:
+            keys: What to run.
+            deadline: When the answer is of no more use, on the event loop's clock.
+
+        Raises:
+            Overloaded: too many keys wait already.
+            DeadlineTooShort: the deadline passed, or would pass before an answer.
+            DependencyUnreachable: the batcher is closed.
+            Exception: whatever `run` raised for the batch.
+        """
+        if not keys:
+            return []
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        self._admit(len(keys), deadline, now)
+        request = _Request[Key, Result](keys, deadline, now, loop.create_future())
+        self._queue[request] = None
+        self._waiting_keys += len(keys)
+        self._idle.clear()
+        self._schedule_pump(loop)
+        try:
+            if deadline is None:
+                found = await request.answer
+            else:
+                async with asyncio.timeout_at(deadline):
+                    found = await request.answer
+        except TimeoutError as error:
+            if request.answer.done() and not request.answer.cancelled():
+                raise  # `run` itself raised it
+            raise self._too_late(now, loop.time()) from error
+        finally:
+            self._forget(request)
+        return [found[key] for key in keys]
+
+    async def close(self, seconds: float) -> bool:
+        """Refuse new requests and wait for those under way; true when all were answered.
+
+        What is left after `seconds` is cancelled.
+        """
+        self._closed = True
+        try:
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+        except TimeoutError:
+            for request in self._queue:
+                request.answer.cancel()
+            for task, requests in self._running.items():
+                task.cancel()
+                for request in requests:
+                    request.answer.cancel()
+            return False
+        return True
+
+    def _admit(self, size: int, deadline: float | None, now: float) -> None:
+        if self._closed:
+            self._shed("closed")
+            self.refused_at = now
+            raise DependencyUnreachable("the server is stopping", fix="ask another one")
+        # An empty queue takes any request, so that a large one is not refused for ever.
+        if self._waiting_keys and self._waiting_keys + size > self._max_waiting:
+            self._shed("overloaded")
+            raise Overloaded(
+                f"{self._waiting_keys} keys wait for a prediction already",
+                fix="try again after a pause, or add a server",
+            )
+        if deadline is not None and deadline <= now + self._expected_wait():
+            raise self._too_late(now, deadline)
+
+    def _expected_wait(self) -> float:
+        """Seconds until a new request's batch leaves; 0 with a free slot, whatever the past was."""
+        if len(self._running) < self._workers:
+            return 0.0
+        batches_before = 1 + self._waiting_keys // self._max_batch
+        return self._mean_seconds * batches_before / self._workers
+
+    def _too_late(self, since: float, now: float) -> DeadlineTooShort:
+        self._shed("deadline")
+        return DeadlineTooShort(
+            f"no answer within the {max(now - since, 0) * 1e3:.0f} ms that the caller allows",
+            fix="allow more time, or try again when there is less load",
+        )
+
+    def _shed(self, reason: str) -> None:
+        if self._observer is not None:
+            self._observer.shed(reason)
+
+    def _forget(self, request: _Request[Key, Result]) -> None:
+        """Drop a request whose caller has left, wherever it stands."""
+        if request in self._queue:
+            del self._queue[request]
+            self._waiting_keys -= len(request.keys)
+            self._note_idle()
+
+    def _schedule_pump(self, loop: asyncio.AbstractEventLoop) -> None:
+        # One turn of the loop later, so that requests read from sockets in this turn go together.
+        if not self._pump_scheduled:
+            self._pump_scheduled = True
+            loop.call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._pump_scheduled = False
+        while self._queue and len(self._running) < self._workers:
+            if requests := self._take():
+                task = asyncio.get_running_loop().create_task(self._answer(requests))
+                self._running[task] = requests
+        self._note_idle()
+
+    def _take(self) -> list[_Request[Key, Result]]:
+        """The oldest requests that fit into one batch, without those whose deadline passed."""
+        now = asyncio.get_running_loop().time()
+        taken: list[_Request[Key, Result]] = []
+        size = 0
+        while self._queue:
+            request = next(iter(self._queue))
+            if taken and size + len(request.keys) > self._max_batch:
+                break
+            del self._queue[request]
+            self._waiting_keys -= len(request.keys)
+            if request.answer.done():
+                continue
+            if request.deadline is not None and request.deadline <= now:
+                request.answer.set_exception(self._too_late(request.since, now))
+                continue
+            taken.append(request)
+            size += len(request.keys)
+        return taken
+
+    async def _answer(self, requests: Sequence[_Request[Key, Result]]) -> None:
+        start = asyncio.get_running_loop().time()
+        keys = list(dict.fromkeys(key for request in requests for key in request.keys))
+        if self._observer is not None:
+            self._observer.batch(len(keys), [start - request.since for request in requests])
+        try:
+            found = await self._run(keys)
+        except Exception as error:  # noqa: BLE001  # its callers get it, no other batch does
+            for request in requests:
+                if not request.answer.done():
+                    request.answer.set_exception(error)
+        else:
+            for request in requests:
+                if not request.answer.done():
+                    request.answer.set_result(found)
+        finally:
+            # Here and not when the task is done, so that no caller finds its own batch in its way.
+            if (task := asyncio.current_task()) is not None:
+                self._running.pop(task, None)
+            took = asyncio.get_running_loop().time() - start
+            newest = _NEWEST if self._mean_seconds else 1.0
+            self._mean_seconds += newest * (took - self._mean_seconds)
+            self._pump()
+
+    def _note_idle(self) -> None:
+        if not self._queue and not self._running:
+            self._idle.set()

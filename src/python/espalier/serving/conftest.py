@@ -1,0 +1,51 @@
+"""One PostgreSQL with a filled online table, and one model, for the tests of serving."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from espalier.postgres import embedded
+from espalier.serving.loading import LoadedModel, load
+from espalier.serving.testing import Registry, create_online_table, running_registry, write_model
+from espalier.serving.testing_server import Running, serving
+
+
+@pytest.fixture(scope="session")
+def dsn() -> Iterator[str]:
+    with embedded.temporary() as server:
+        create_online_table(server.dsn())
+        yield server.dsn()
+
+
+@pytest.fixture(scope="session")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+    folder: Path = tmp_path_factory.mktemp("model")
+    return load("churn", "1", folder=folder, manifest=write_model(folder))
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two versions with different scores, in the folders `one` and `two`."""
+    root: Path = tmp_path_factory.mktemp("models")
+    write_model(root / "one")
+    write_model(root / "two", slope=-0.01)
+    return root
+
+
+@pytest.fixture(scope="session")
+def registry(models: Path) -> Iterator[Registry]:
+    with running_registry() as running:
+        running.publish("1", models / "one")
+        yield running
+
+
+@pytest.fixture(scope="session")
+def server(
+    dsn: str, registry: Registry, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Running]:
+    with serving(dsn, registry.uri, tmp_path_factory.mktemp("server")) as running:
+        running.until(running.is_ready)
+        yield running

@@ -1,0 +1,49 @@
+"""The addresses a server listens on, and their errors in words a person can act on."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from espalier.errors import ConfigurationError
+
+_LAST_PORT = 65_535
+_BACKLOG = 2048
+
+
+def split(address: str) -> tuple[str, int]:
+    """The host and port of `HOST:PORT`; the port 0 asks for a free one.
+
+    Raises:
+        ConfigurationError: it is not of that form.
+    """
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or not port.isdecimal() or int(port) > _LAST_PORT:
+        raise ConfigurationError(
+            f"{address!r} is not an address to listen on", fix="write HOST:PORT, 127.0.0.1:8000"
+        )
+    return host, int(port)
+
+
+@contextmanager
+def bound(host: str, port: int, what: str) -> Iterator[socket.socket]:
+    """A TCP socket that listens there for `what`.
+
+    Raises:
+        ConfigurationError: the address is not ours, or in use.
+    """
+    bare = host.strip("[]")
+    listener = socket.socket(socket.AF_INET6 if ":" in bare else socket.AF_INET)
+    with listener:
+        # A port whose last connections are only lingering is free.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((bare, port))
+        except OSError as error:
+            raise ConfigurationError(
+                f"{what} cannot listen on {host}:{port}: {error.strerror or error}",
+                fix="end what listens there, or choose another address",
+            ) from error
+        listener.listen(_BACKLOG)
+        yield listener

@@ -1,0 +1,144 @@
+"""Runs the prediction server as a process, for tests."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import httpx
+import psycopg
+from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_status import rpc_status
+
+from espalier.prediction.v1 import prediction_pb2_grpc as pb_grpc
+from espalier.processes import free_port, python_environment
+
+SERVICE = "espalier.prediction.v1.PredictionService"
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+@dataclass
+class Running:
+    """A server process, a channel to it, and a client of its HTTP side."""
+
+    process: subprocess.Popen[str]
+    channel: grpc.Channel
+    http: httpx.Client
+    grpc_address: str
+    log: Path
+
+    def __post_init__(self) -> None:
+        """Make the stub."""
+        self.stub = pb_grpc.PredictionServiceStub(self.channel)
+
+    def health(self, service: str = "") -> int:
+        """What the health service says of `service`."""
+        stub = health_pb2_grpc.HealthStub(self.channel)
+        answer = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=5)
+        status: int = answer.status
+        return status
+
+    def until(self, condition: Callable[[], object], seconds: float = 20) -> None:
+        """Wait until `condition()` is true; fail when the process ends before, or it takes long."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.02)
+
+    def ready_text(self) -> str:
+        """The body of `/ready`; empty while nothing listens."""
+        try:
+            return self.http.get("/ready").text
+        except httpx.TransportError:
+            return ""
+
+    def is_ready(self) -> bool:
+        """Whether `/ready` says so."""
+        return '"ready":true' in self.ready_text()
+
+    def metric(self, name: str) -> float | None:
+        """A sample by its name and labels as `/metrics` writes them, or None."""
+        for line in self.http.get("/metrics").text.splitlines():
+            if line.startswith(name + " "):
+                return float(line.split()[-1])
+        return None
+
+
+def command(*arguments: str) -> list[str]:
+    """The argument vector of a server for churn."""
+    return [sys.executable, "-m", "espalier.serving.main", "--project", "churn", *arguments]
+
+
+def environment(dsn: str, registry_uri: str) -> dict[str, str]:
+    """The variables of a server over that database and registry."""
+    return {
+        **os.environ,
+        **python_environment(),
+        **_postgres_variables(dsn),
+        "MLFLOW_TRACKING_URI": registry_uri,
+        "ESPALIER_MODEL_POLL_SECONDS": "0.1",
+    }
+
+
+def _postgres_variables(dsn: str) -> dict[str, str]:
+    known = psycopg.conninfo.conninfo_to_dict(dsn)
+    return {
+        "POSTGRES_HOST": str(known["host"]),
+        "POSTGRES_PORT": str(known["port"]),
+        "POSTGRES_USER": str(known["user"]),
+        "POSTGRES_PASSWORD": str(known["password"]),
+        "POSTGRES_DB": str(known["dbname"]),
+    }
+
+
+@contextmanager
+def serving(dsn: str, registry_uri: str, folder: Path, *arguments: str) -> Iterator[Running]:
+    """Run a server on free ports with its log in `folder`; it may not be ready yet."""
+    ports = free_port(), free_port()
+    log = folder / "server.log"
+    addresses = [f"127.0.0.1:{port}" for port in ports]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command(
+                *("--grpc-address", addresses[0], "--http-address", addresses[1]),
+                *("--as-of", "1998-07-14", *arguments),
+            ),
+            env=environment(dsn, registry_uri),
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=output,
+            text=True,
+        )
+    try:
+        with (
+            grpc.insecure_channel(addresses[0]) as channel,
+            httpx.Client(base_url=f"http://{addresses[1]}", timeout=10) as http,
+        ):
+            yield Running(process, channel, http, addresses[0], log)
+    finally:
+        process.terminate()
+        try:
+            process.wait(15)
+        finally:
+            process.kill()
+            assert process.stdout is not None
+            process.stdout.close()
+
+
+def error_info(error: grpc.RpcError) -> error_details_pb2.ErrorInfo:
+    """The ErrorInfo of a failed call."""
+    status = rpc_status.from_call(error)
+    info = error_details_pb2.ErrorInfo()
+    assert status.details[0].Unpack(info)
+    assert info.domain == "espalier.dev"
+    return info
