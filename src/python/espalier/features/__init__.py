@@ -1,0 +1,1 @@
+"""Features: what Feast is told, the wide-row online store, and point-in-time training sets."""
