@@ -101,7 +101,8 @@ class Process:
 
 def python_environment() -> dict[str, str]:
     """What a child `sys.executable -m module` needs to import what we can."""
-    return {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    # Absolute, since the child may run in another folder.
+    return {"PYTHONPATH": os.pathsep.join(str(Path(p).absolute()) for p in sys.path if p)}
 
 
 def free_port(preferred: int = 0) -> int:

@@ -13,7 +13,9 @@ from espalier.postgres.connect import Connection
 from espalier.project import Column, ColumnType, Project, Table
 
 KNOWN_AT, SNAPSHOT_ID = "known_at", "snapshot_id"
-_RESERVED_SCHEMAS = frozenset({"espalier", "online", "staging", "public", "information_schema"})
+_RESERVED_SCHEMAS = frozenset(
+    {"espalier", "feast", "online", "staging", "public", "information_schema"}
+)
 # As format_type writes them.
 _CATALOG_NAMES = {ColumnType.TIMESTAMP: "timestamp with time zone"}
 

@@ -18,12 +18,11 @@ import numpy as np
 import psycopg
 from psycopg import sql
 
+from churn.project import PROJECT
 from espalier.features import layout
 from espalier.postgres.migrate import migrate
-from espalier.project import load_project
 from espalier.registry.manifest import MANIFEST, ONNX, ModelManifest
 
-PROJECT = load_project("churn")
 FEATURES = PROJECT.view.features
 TYPES = tuple(PROJECT.table(PROJECT.view.table).column(n).type.value for n in FEATURES)
 # The feature rows are of this day, the tests' clock stands two weeks later.
