@@ -1,0 +1,63 @@
+"""What a model version carries beside its weights: all that a server needs to serve it.
+
+Written by training as `manifest.json` next to `model.onnx` (or `model.skops`), read by the server
+and by batch scoring. Free of any library, so that the server's PEX stays small.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from espalier.errors import BadData
+
+MANIFEST = "manifest.json"
+ONNX = "model.onnx"
+SKOPS = "model.skops"
+CHAMPION = "champion"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelManifest:
+    """A model's inputs, decision and origin.
+
+    `features` are in the model's column order. `digest` is the sha256 of the model file named
+    `file`. `golden` holds rows of the validation set with the scores they must give again, to
+    1e-5, when the model is loaded.
+    """
+
+    project: str
+    join_key: str
+    view: str
+    features: tuple[str, ...]
+    feature_types: tuple[str, ...]
+    ttl_seconds: float
+    threshold: float
+    file: str
+    digest: str
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    golden_rows: tuple[tuple[float | None, ...], ...] = ()
+    golden_scores: tuple[float, ...] = ()
+
+    def to_json(self) -> str:
+        """The manifest as stored."""
+        return json.dumps(asdict(self), indent=2, sort_keys=True) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelManifest:
+        """The manifest that was stored; raises BadData when it is not one."""
+        try:
+            values: dict[str, Any] = json.loads(text)
+            values["features"] = tuple(values["features"])
+            values["feature_types"] = tuple(values["feature_types"])
+            values["golden_rows"] = tuple(tuple(row) for row in values["golden_rows"])
+            values["golden_scores"] = tuple(values["golden_scores"])
+            return cls(**values)
+        except (ValueError, KeyError, TypeError) as error:
+            raise BadData(
+                f"{MANIFEST} of the model is not valid: {error}",
+                fix="register the model again by the training flow",
+            ) from error

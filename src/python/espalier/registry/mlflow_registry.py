@@ -1,0 +1,272 @@
+"""Logs a training run to MLflow and registers its model: the one module that imports mlflow.
+
+A version's folder is an MLflow model of the onnx flavor, with our manifest and the skops file
+beside it. Nothing in it is a pickle. Aliases are set by `promotion` alone.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from espalier.errors import DependencyUnreachable
+from espalier.registry.manifest import MANIFEST, ONNX, SKOPS, ModelManifest
+from espalier.registry.rest import MlflowRest
+
+# mlflow reads these when it is imported or used. A server that is down is found out in seconds.
+_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
+}
+_PARAM_LENGTH = 500
+# mlflow keeps 36 characters of a dataset's digest; the whole is among the manifest's provenance.
+_DATASET_DIGEST_LENGTH = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingData:
+    """What a model was trained on, as the run shows it. `source` says where to find it again."""
+
+    name: str
+    digest: str
+    source: Mapping[str, Any]
+    columns: Mapping[str, str]
+    rows: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A trained model with all that is known of it.
+
+    `onnx` and `skops` are the model's files; `manifest.file` is one of their names. `requirements`
+    are the packages, as `name==version`, that scoring the model takes.
+    """
+
+    manifest: ModelManifest
+    onnx: Path
+    skops: Path
+    data: TrainingData
+    params: Mapping[str, object]
+    metrics: Mapping[str, float]
+    tags: Mapping[str, str]
+    requirements: Sequence[str]
+    figures: Sequence[Path] = field(default=())
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A model version and the run that made it."""
+
+    version: str
+    run_id: str
+
+
+def log_and_register(tracking_uri: str, candidate: Candidate) -> Registered:
+    """Log one run in the experiment named as the project, and register its model under that name.
+
+    The run is marked as failed when anything of it cannot be logged, and no version appears then.
+
+    Raises:
+        DependencyUnreachable: MLflow does not answer, or refuses.
+    """
+    manifest = candidate.manifest
+    # Asks first over the light client, which gives up at once when there is no server.
+    with MlflowRest(tracking_uri) as rest:
+        rest.alias(manifest.project)
+    with _mlflow(tracking_uri) as client:
+        experiment_id = _experiment(client, manifest.project)
+        run = client.create_run(
+            experiment_id, tags=dict(candidate.tags), run_name=candidate.tags.get("as_of")
+        )
+        run_id: str = run.info.run_id
+        try:
+            _log_run(client, run_id, candidate)
+            source, model_id = _log_model(client, experiment_id, run_id, candidate)
+            version = _register(client, run_id, source, model_id, candidate)
+        except BaseException:
+            with suppress(Exception):
+                client.set_terminated(run_id, status="FAILED")
+            raise
+        client.set_terminated(run_id, status="FINISHED")
+    return Registered(version, run_id)
+
+
+def _log_run(client: Any, run_id: str, candidate: Candidate) -> None:
+    from mlflow import entities
+
+    now = int(time.time() * 1000)
+    client.log_batch(
+        run_id,
+        metrics=[entities.Metric(k, v, now, 0) for k, v in candidate.metrics.items()],
+        params=[entities.Param(k, str(v)[:_PARAM_LENGTH]) for k, v in candidate.params.items()],
+    )
+    data = candidate.data
+    dataset = entities.Dataset(
+        name=data.name,
+        digest=data.digest[:_DATASET_DIGEST_LENGTH],
+        source_type="postgresql",
+        source=json.dumps(dict(data.source), sort_keys=True),
+        schema=json.dumps(
+            {"mlflow_colspec": [{"name": k, "type": v} for k, v in data.columns.items()]}
+        ),
+        profile=json.dumps({"num_rows": data.rows}),
+    )
+    context = entities.InputTag("mlflow.data.context", "training")
+    client.log_inputs(run_id, [entities.DatasetInput(dataset, [context])])
+    for figure in candidate.figures:
+        client.log_artifact(run_id, str(figure), "plots")
+
+
+def _log_model(
+    client: Any, experiment_id: str, run_id: str, candidate: Candidate
+) -> tuple[str, str]:
+    """Upload the model's folder; give its URI and MLflow's id of it."""
+    from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+
+    model = client.create_logged_model(
+        experiment_id,
+        name=candidate.manifest.project,
+        source_run_id=run_id,
+        tags=dict(candidate.tags),
+        params={"threshold": str(candidate.manifest.threshold)},
+        model_type="onnx",
+    )
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch) / "model"
+            _write_model(folder, model, run_id, candidate)
+            client.log_model_artifacts(model.model_id, str(folder))
+    except BaseException:
+        with suppress(Exception):
+            client.finalize_logged_model(model.model_id, LoggedModelStatus.FAILED)
+        raise
+    client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+    client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+    return f"models:/{model.model_id}", model.model_id
+
+
+def _write_model(folder: Path, logged: Any, run_id: str, candidate: Candidate) -> None:
+    import mlflow.onnx
+    import numpy as np
+    import onnx
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    manifest = candidate.manifest
+    width = len(manifest.features)
+    float32 = np.dtype(np.float32)
+    signature = ModelSignature(
+        inputs=Schema([TensorSpec(float32, (-1, width), "features")]),
+        outputs=Schema(
+            [
+                TensorSpec(np.dtype(np.int64), (-1,), "label"),
+                TensorSpec(float32, (-1, 2), "probabilities"),
+            ]
+        ),
+    )
+    example = np.array(manifest.golden_rows[:2], dtype=np.float32).reshape(-1, width)
+    mlflow.onnx.save_model(
+        onnx.load(candidate.onnx),
+        str(folder),
+        mlflow_model=Model(
+            artifact_path=logged.artifact_location,
+            run_id=run_id,
+            model_uuid=logged.model_id,
+            model_id=logged.model_id,
+        ),
+        signature=signature,
+        input_example={"features": example},
+        # Given, since to infer them MLflow would start a process that imports everything.
+        pip_requirements=list(candidate.requirements),
+        onnx_execution_providers=["CPUExecutionProvider"],
+        metadata={"features": list(manifest.features), "view": manifest.view},
+        save_as_external_data=False,
+    )
+    # Byte for byte the file whose digest the manifest holds.
+    shutil.copyfile(candidate.onnx, folder / ONNX)
+    shutil.copyfile(candidate.skops, folder / SKOPS)
+    (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+
+
+def _register(client: Any, run_id: str, source: str, model_id: str, candidate: Candidate) -> str:
+    from mlflow.exceptions import RestException
+
+    project = candidate.manifest.project
+    try:
+        client.create_registered_model(project)
+    except RestException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    version = client.create_model_version(
+        project, source, run_id=run_id, tags=dict(candidate.tags), model_id=model_id
+    )
+    return str(version.version)
+
+
+def _experiment(client: Any, name: str) -> str:
+    from mlflow.exceptions import RestException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return str(client.create_experiment(name))
+        except RestException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            found = client.get_experiment_by_name(name)
+    return str(found.experiment_id)
+
+
+@contextmanager
+def _mlflow(tracking_uri: str) -> Iterator[Any]:
+    """An `MlflowClient` that prints nothing, with its errors turned into ours."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    import requests
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
+
+    _load_request_headers()
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    try:
+        yield MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
+    except (MlflowException, requests.RequestException) as error:
+        host = urlsplit(tracking_uri)
+        first_line = str(error).strip().split("\n")[0][:300]
+        raise DependencyUnreachable(
+            f"MLflow at {host.hostname}:{host.port}: {first_line}",
+            fix="see the MLflow server's log",
+        ) from error
+
+
+def _load_request_headers() -> None:
+    """Load mlflow's plug-ins for request headers, but for the one of Feast.
+
+    mlflow loads all that are installed at its first request. Feast's, which serves its own use of
+    MLflow as a data source, imports the whole of Feast, which takes longer than a training run.
+    """
+    from mlflow.utils import plugins
+
+    original = plugins._get_entry_points  # noqa: SLF001  # mlflow has no setting for it
+
+    def without_feast(group: str) -> list[Any]:
+        return [entry for entry in original(group) if not entry.value.startswith("feast.")]
+
+    plugins._get_entry_points = without_feast  # noqa: SLF001  # as above
+    try:
+        import mlflow.tracking.request_header.registry  # noqa: F401  # for its effect
+    finally:
+        plugins._get_entry_points = original  # noqa: SLF001  # as above

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from espalier.training import plots
+
+
+def test_calibration_groups_rows_of_similar_score() -> None:
+    scores = np.repeat(np.linspace(0.05, 0.95, 10), 100)
+    labels = np.concatenate([np.arange(100) < round(100 * s) for s in np.unique(scores)])
+    mean, share = plots.calibration(labels, scores)
+    assert mean == pytest.approx(np.linspace(0.05, 0.95, 10))
+    assert share == pytest.approx(mean)
+
+
+def test_calibration_keeps_equal_scores_together() -> None:
+    mean, share = plots.calibration(np.array([True, False, False, False]), np.full(4, 0.3))
+    assert mean == pytest.approx([0.3])
+    assert share == pytest.approx([0.25])
+
+
+def test_pictures_are_written(tmp_path: Path) -> None:
+    labels = np.array([True, False, True, False])
+    scores = {"model": np.array([0.9, 0.2, 0.7, 0.4]), "baseline": np.full(4, 0.5)}
+    written = plots.draw(labels, scores, tmp_path, title="test")
+    assert {path.name for path in written} == {
+        "roc.png",
+        "precision_recall.png",
+        "calibration.png",
+    }
+    for path in written:
+        assert path.read_bytes().startswith(b"\x89PNG")
