@@ -257,7 +257,7 @@ def historical(store: FeatureStore, labels: pd.DataFrame) -> pd.DataFrame:
 def test_a_training_set_equals_feasts_historical_features(
     store: FeatureStore,
     shops: Connection,
-    late: bool,  # noqa: FBT001  # a parameter of the test
+    late: bool,  # a parameter of the test
 ) -> None:
     random_history(shops, late=late)
     ours = training_set(shops, SHOPS, as_of=date(2021, 1, 1))

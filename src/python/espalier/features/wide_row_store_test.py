@@ -227,7 +227,7 @@ def test_the_newest_event_then_the_last_known_stays(  # noqa: PLR0917  # paramet
     first: tuple[int, int | None],
     second: tuple[int, int | None],
     stays: int,
-    together: bool,  # noqa: FBT001  # a parameter of the test
+    together: bool,  # a parameter of the test
 ) -> None:
     rows = [row("a", *first, n=n(1)), row("a", *second, n=n(2))]
     for batch in [rows] if together else [[r] for r in rows]:
