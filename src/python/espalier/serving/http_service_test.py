@@ -10,12 +10,13 @@ import logging
 import httpx
 import pytest
 
+from churn.project import PROJECT
 from espalier.errors import DeadlineTooShort, Overloaded
 from espalier.serving.core import Predictor
 from espalier.serving.http_service import create_app
 from espalier.serving.metrics import Metrics
 from espalier.serving.readiness import Readiness
-from espalier.serving.testing import AS_OF, PROJECT
+from espalier.serving.testing import AS_OF
 
 
 class FailingReader:
