@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
-from espalier.errors import UsageError
+from espalier.errors import EspalierError, UsageError
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -21,14 +23,46 @@ class OneLineParser(argparse.ArgumentParser):
         raise UsageError(message, fix=f"see {self.prog} --help")
 
 
+def run(program: str, body: Callable[[], int], *, interrupted: str = "interrupted") -> int:
+    """Run a program's body; give the exit code. What goes wrong is one line on standard error.
+
+    Args:
+        program: The program's name, which begins the line.
+        body: What it does; its result is the exit code.
+        interrupted: What is said when it is told to end, with exit code 130.
+    """
+    try:
+        with terminated_as_interrupted():
+            code = body()
+        sys.stdout.flush()
+    except EspalierError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"{program}: {interrupted}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has left; Python would complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return code
+
+
 @contextmanager
 def terminated_as_interrupted() -> Iterator[None]:
-    """Let SIGTERM and a closed terminal end the program as Ctrl-C does: in order."""
+    """Let SIGTERM and a closed terminal end the program as Ctrl-C does: in order.
+
+    A signal that is ignored, as by nohup, stays so.
+    """
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = {n: signal.signal(n, interrupt) for n in (signal.SIGTERM, signal.SIGHUP)}
+    before = {
+        number: signal.signal(number, interrupt)
+        for number in (signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
     try:
         yield
     finally:

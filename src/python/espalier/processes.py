@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -103,6 +106,30 @@ def python_environment() -> dict[str, str]:
     """What a child `sys.executable -m module` needs to import what we can."""
     # Absolute, since the child may run in another folder.
     return {"PYTHONPATH": os.pathsep.join(str(Path(p).absolute()) for p in sys.path if p)}
+
+
+@contextmanager
+def reserved_port(preferred: int = 0) -> Iterator[int]:
+    """A free port as by `free_port`, which no other program of ours takes while this is held.
+
+    A server binds its port seconds after it was chosen; two that start at once would choose the
+    same, and one would then talk to the other's servers.
+    """
+    for wanted in (preferred, *[0] * 100):
+        port = free_port(wanted)
+        try:
+            lock = (Path(tempfile.gettempdir()) / f"espalier-port-{port}.lock").open("a")
+        except PermissionError:
+            # Another user's.
+            continue
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            yield port
+            return
+    raise DependencyUnreachable("no free port on the loopback interface")
 
 
 def free_port(preferred: int = 0) -> int:

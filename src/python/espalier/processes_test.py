@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from espalier.errors import DependencyUnreachable
-from espalier.processes import Process, free_port, python_environment
+from espalier.processes import Process, free_port, python_environment, reserved_port
 
 # A server that ignores SIGTERM and has a child of its own; says both pids once they run.
 STUBBORN = """
@@ -103,3 +103,37 @@ def test_free_port_prefers_the_asked_one_unless_it_is_taken():
         port = taken.getsockname()[1]
         assert free_port(port) != port
     assert free_port(port) == port
+
+
+def test_a_reserved_port_is_nobody_elses_though_nothing_listens_there_yet():
+    port = free_port()
+    with reserved_port(port) as first, reserved_port(port) as second:
+        assert first == port
+        assert second != port
+    with reserved_port(port) as again:
+        assert again == port
+
+
+def test_a_reserved_port_is_free_again_when_its_holder_is_killed():
+    port = free_port()
+    holder = """
+import sys, time
+from espalier.processes import reserved_port
+with reserved_port(int(sys.argv[1])) as port:
+    print(port, flush=True)
+    time.sleep(600)
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", holder, str(port)],
+        stdout=subprocess.PIPE,
+        env={**os.environ, **python_environment()},
+    )
+    assert process.stdout is not None
+    assert int(process.stdout.readline()) == port
+    with reserved_port(port) as other:
+        assert other != port
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    with reserved_port(port) as again:
+        assert again == port

@@ -12,25 +12,32 @@ from pathlib import Path
 
 import httpx
 
-from espalier.processes import Process, free_port, python_environment
-
-# Over PostgreSQL the server starts in about 6 s on two cores, most of it imports.
-MLFLOW_SERVER_ENVIRONMENT: Mapping[str, str] = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "DO_NOT_TRACK": "true",
-    # Without the job runner (for GenAI evaluations) two processes less are started.
-    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-}
+from espalier.processes import Process, python_environment, reserved_port
 
 
-def mlflow_server_command(
-    dsn: str, artifacts: Path, port: int, *, host: str = "127.0.0.1"
-) -> list[str]:
-    """The argument vector of a server that keeps metadata in `dsn` and hands out `artifacts`.
+def mlflow_server_environment(dsn: str) -> Mapping[str, str]:
+    """The variables of a server that keeps metadata in `dsn`.
 
     Args:
         dsn: The URI of a database of MLflow's own, as `postgresql://...`; MLflow makes and
-            migrates its tables in it.
+            migrates its tables in it. Its password is seen by no other user, as an argument's
+            would be.
+    """
+    return {
+        "MLFLOW_BACKEND_STORE_URI": dsn.replace("postgresql://", "postgresql+psycopg://", 1),
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "true",
+        # Without the job runner (for GenAI evaluations) two processes less are started.
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
+
+
+def mlflow_server_command(artifacts: Path, port: int, *, host: str = "127.0.0.1") -> list[str]:
+    """The argument vector of a server that hands out `artifacts`.
+
+    Over PostgreSQL it starts in about 6 s on two cores, most of it imports.
+
+    Args:
         artifacts: The folder of models and plots, made at first use. Clients reach it through the
             server alone.
         port: The TCP port to listen on.
@@ -38,7 +45,6 @@ def mlflow_server_command(
     """
     return [
         *(sys.executable, "-m", "mlflow", "server"),
-        *("--backend-store-uri", dsn.replace("postgresql://", "postgresql+psycopg://", 1)),
         *("--artifacts-destination", artifacts.absolute().as_uri(), "--serve-artifacts"),
         *("--host", host, "--port", str(port), "--workers", "1"),
     ]
@@ -57,22 +63,23 @@ def serve(dsn: str, artifacts: Path, *, log: Path, port: int = 0) -> Iterator[st
     """Run a server on loopback; give its address once it answers.
 
     Args:
-        dsn: As for `mlflow_server_command`.
-        artifacts: As there.
+        dsn: As for `mlflow_server_environment`.
+        artifacts: As for `mlflow_server_command`.
         log: The server's log file.
         port: The TCP port when it is free; otherwise, or for 0, another one.
 
     Raises:
         DependencyUnreachable: it does not start.
     """
-    port = free_port(port)
-    address = f"http://127.0.0.1:{port}"
-    process = Process(
-        "MLflow",
-        mlflow_server_command(dsn, artifacts, port),
-        log=log,
-        env={**python_environment(), **MLFLOW_SERVER_ENVIRONMENT},
-    )
-    with process:
+    with (
+        reserved_port(port) as chosen,
+        Process(
+            "MLflow",
+            mlflow_server_command(artifacts, chosen),
+            log=log,
+            env={**python_environment(), **mlflow_server_environment(dsn)},
+        ) as process,
+    ):
+        address = f"http://127.0.0.1:{chosen}"
         process.wait_until(lambda: healthy(address), seconds=120)
         yield address

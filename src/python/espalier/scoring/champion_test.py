@@ -7,18 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from espalier.errors import DependencyUnreachable, ModelNotReady
 from espalier.postgres import embedded
-from espalier.processes import Process, free_port, python_environment
+from espalier.processes import free_port
 from espalier.registry.download import FetchedModel
 from espalier.registry.manifest import SKOPS
 from espalier.registry.mlflow_registry import Candidate, TrainingData, log_and_register
-from espalier.registry.mlflow_server import MLFLOW_SERVER_ENVIRONMENT, mlflow_server_command
+from espalier.registry.mlflow_server import serve
 from espalier.registry.rest import MlflowRest
 from espalier.scoring.score import score
 from espalier.scoring.testing import FEATURES, JUNE, MAY, SHOP, SHOPS, facts
@@ -29,24 +28,8 @@ from espalier.training import skops_file
 def mlflow_uri(server: embedded.Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("mlflow")
     embedded.create_database(server, "mlflow")
-    port = free_port()
-    process = Process(
-        "MLflow",
-        mlflow_server_command(server.dsn("mlflow"), folder / "artifacts", port),
-        log=folder / "mlflow.log",
-        env={**python_environment(), **MLFLOW_SERVER_ENVIRONMENT},
-        cwd=folder,
-    )
-
-    def healthy() -> bool:
-        try:
-            return httpx.get(f"http://127.0.0.1:{port}/health").is_success
-        except httpx.TransportError:
-            return False
-
-    with process:
-        process.wait_until(healthy, seconds=90)
-        yield f"http://127.0.0.1:{port}"
+    with serve(server.dsn("mlflow"), folder / "artifacts", log=folder / "mlflow.log") as address:
+        yield address
 
 
 def test_the_champion_of_a_registry(
