@@ -7,7 +7,7 @@ other one may raise from it.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class EspalierError(Exception):
@@ -34,9 +34,19 @@ class EspalierError(Exception):
         self.fix = " ".join(fix.split())
         self.metadata = metadata
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How it reaches another process, such as a Dask worker's client."""
+        return _rebuild, (type(self), self.message, self.fix, self.metadata)
+
     def __str__(self) -> str:
         """The whole error on one line."""
         return f"{self.message}; {self.fix}" if self.fix else self.message
+
+
+def _rebuild(
+    kind: type[EspalierError], message: str, fix: str, metadata: dict[str, str]
+) -> EspalierError:
+    return kind(message, fix=fix, **metadata)
 
 
 class UsageError(EspalierError):

@@ -37,7 +37,7 @@ class Settings:
         "MLFLOW_TRACKING_URI", "http://127.0.0.1:5000", "the MLflow server, by http or https"
     )
     prefect_api_url: str = _var(
-        "PREFECT_API_URL", "", "Prefect's API; a flow without it starts a temporary server"
+        "PREFECT_API_URL", "", "Prefect's API; without it a flow from a shell runs unrecorded"
     )
     data_dir: Path = _var(
         "ESPALIER_DATA_DIR", Path("data/seeds"), "holds <project>/month_NNN/<table>.csv"

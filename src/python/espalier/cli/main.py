@@ -1,0 +1,74 @@
+"""The `espalier` command."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from espalier import commandline, settings
+from espalier.commandline import OneLineParser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one subcommand; give the exit code."""
+
+    def body() -> int:
+        options = _parser().parse_args(arguments)
+        code: int = options.run(options)
+        return code
+
+    return commandline.run("espalier", body, interrupted="interrupted; nothing is left running")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = OneLineParser("espalier", description="An MLOps platform on one machine or many.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
+    # "up" is what `./pants quickstart` calls, see [cli.alias] in pants.toml.
+    quickstart = commands.add_parser(
+        "quickstart", aliases=["up"], help="run the whole loop on this machine"
+    )
+    _add_quickstart(quickstart)
+    predict = commands.add_parser("predict", help="ask a prediction server for one entity")
+    predict.add_argument("entity_id", help="the entity's key in the online store")
+    predict.add_argument("--model", default="", help="the model, where the server has several")
+    predict.add_argument("--address", help="HOST:PORT; default: ESPALIER_GRPC_ADDRESS")
+    predict.set_defaults(run=_predict)
+    migrate = commands.add_parser("migrate", help="bring the database to this release's schema")
+    migrate.set_defaults(run=_migrate)
+    return parser
+
+
+def _add_quickstart(parser: argparse.ArgumentParser) -> None:
+    from espalier.cli import quickstart
+
+    quickstart.add_arguments(parser)
+    parser.set_defaults(run=quickstart.run)
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from espalier.cli.client import predict
+
+    address = options.address or settings.load().grpc_address
+    answer = predict(address, options.entity_id, model=options.model)
+    known = f"  features of {answer.feature_time:%Y-%m-%d}" if answer.feature_time else ""
+    stale = "" if answer.status == "OK" else f" ({answer.status.lower().replace('_', ' ')})"
+    print(
+        f"{answer.prediction:g}  score {answer.score:.4f}  model version {answer.version}"
+        f"{known}{stale}"
+    )
+    return 0
+
+
+def _migrate(_options: argparse.Namespace) -> int:
+    from espalier.postgres.connect import connect
+    from espalier.postgres.migrate import migrate
+
+    with connect(settings.load().dsn) as connection:
+        applied = migrate(connection)
+    print(f"applied {', '.join(map(str, applied))}" if applied else "nothing to apply")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Flows: one entry for each, from a shell or by a Prefect worker; the work is done elsewhere."""

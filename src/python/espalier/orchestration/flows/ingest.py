@@ -1,0 +1,52 @@
+"""The ingest flow: one batch of files becomes one snapshot."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+
+from espalier.ingest import run
+from espalier.orchestration import context
+from espalier.orchestration.artifact import publish
+
+
+@flow(name="ingest")
+def ingest(
+    project: str, as_of: date, source: Path | None = None, *, revision: bool = False
+) -> dict[str, Any]:
+    """Validate a batch of files and store it as the snapshot of a day.
+
+    Args:
+        project: The ML product.
+        as_of: The day on which the batch is known.
+        source: The folder with the batch's files; default: the batch of that day in the data folder.
+        revision: Store other content under a day that has a snapshot already.
+    """
+    with context.begin(project) as begun:
+        configured, product = begun.settings, begun.project
+        if source is None:
+            month = product.calendar.month(as_of)
+            source = configured.data_dir / product.name / f"month_{month:03}"
+        stored = run.ingest(
+            product,
+            source=source,
+            as_of=as_of,
+            dsn=configured.dsn,
+            reports_dir=configured.reports_dir,
+            who=configured.who,
+            revision=revision,
+        )
+        return publish(
+            "ingest",
+            {
+                "snapshot": stored.snapshot_id,
+                "as_of": stored.as_of.isoformat(),
+                "status": stored.status,
+                "new rows": dict(stored.rows),
+                "digest": stored.digest,
+                "report": str(stored.report) if stored.report else None,
+            },
+        )
