@@ -69,8 +69,9 @@ def predict(
     )
 
 
-def _error(address: str, call: grpc.Call) -> EspalierError:
-    """What a failed call tells. grpc raises what is both the error and the call."""
+def _error(address: str, call: grpc.RpcError) -> EspalierError:
+    """What a failed call tells."""
+    assert isinstance(call, grpc.Call), "grpc raises what is both the error and the call"
     kind = _ERRORS.get(call.code(), EspalierError)
     # Our server says itself what to do, and marks what it says by details.
     ours = rpc_status.from_call(call) is not None

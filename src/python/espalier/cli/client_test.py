@@ -21,10 +21,11 @@ from espalier.serving.testing_server import Running
 
 def test_a_known_entity_is_predicted(prediction_server: Running):
     answer = predict(prediction_server.grpc_address, "u0200", model="churn")
+    assert answer.score == pytest.approx(expected_score("u0200", 0.01), abs=1e-6)
     assert answer == Prediction(
         entity_id="u0200",
         prediction=1.0,
-        score=pytest.approx(expected_score("u0200", 0.01), abs=1e-6),
+        score=answer.score,
         version="1",
         status="OK",
         feature_time=datetime(1998, 6, 30, tzinfo=UTC),

@@ -141,12 +141,12 @@ def processes() -> Iterator[tuple[int, str]]:
         return
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            said = (folder / "cmdline").read_bytes() + b" " + (folder / "environ").read_bytes()
+            raw = (folder / "cmdline").read_bytes() + b" " + (folder / "environ").read_bytes()
             where = (folder / "cwd").readlink()
         except OSError:
             # It has ended meanwhile, or is another user's.
             continue
-        yield int(folder.name), f"{said.decode(errors='replace')} {where}"
+        yield int(folder.name), f"{raw.decode(errors='replace')} {where}"
 
 
 def snapshots(dsn: str) -> list[str]:
