@@ -18,7 +18,8 @@ def publish(flow: str, facts: Mapping[str, Any], *, passed: bool = True) -> dict
     from prefect.artifacts import create_table_artifact
     from prefect.context import FlowRunContext
 
+    told = {**facts, "passed": passed}
     if FlowRunContext.get() is not None:
-        rows = [{"fact": name, "value": str(value)} for name, value in facts.items()]
+        rows = [{"fact": name, "value": str(value)} for name, value in told.items()]
         create_table_artifact(table=rows, key=f"espalier-{flow}", description=f"What {flow} did")
-    return {**facts, "passed": passed}
+    return told
