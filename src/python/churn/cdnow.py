@@ -15,19 +15,20 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from datetime import date, timedelta
+from datetime import date
 from operator import attrgetter
 from pathlib import Path
 
 from churn.cdnow_log import Purchase, packaged_log, read_log
+from churn.project import PROJECT
 from espalier.errors import EspalierError, UsageError
 from espalier.project import Calendar
 
-BATCHES = Calendar(first=date(1997, 6, 30))
+BATCHES = PROJECT.calendar
 BATCH_COUNT = 13
 FEATURE_MONTHS = Calendar(first=date(1997, 3, 31))
 FEATURE_MONTH_COUNT = 16
-HORIZON = timedelta(days=90)
+HORIZON = PROJECT.label.horizon
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,14 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
-import httpx
-
 from espalier.errors import DependencyUnreachable
 from espalier.orchestration import prefect_server
 from espalier.orchestration.prefect_server import prefect_environment, prefect_server_command
 from espalier.postgres import embedded
 from espalier.postgres.connect import connect
 from espalier.postgres.migrate import migrate
+from espalier.probe import answers
 from espalier.processes import Process, python_environment, reserved_port
 from espalier.registry import mlflow_server
 from espalier.registry.mlflow_server import mlflow_server_command, mlflow_server_environment
@@ -149,16 +148,8 @@ def predicting(stack: Stack, arguments: list[str]) -> Iterator[Serving]:
         )
         exits.enter_context(process)
         url = f"http://{http_address}/ready"
-        process.wait_until(lambda: _answers(url), seconds=_PATIENCE_SECONDS)
+        process.wait_until(lambda: answers(url), seconds=_PATIENCE_SECONDS)
         yield Serving(process, grpc_address, http_address)
-
-
-def _answers(url: str) -> bool:
-    """Whether a GET gives 200."""
-    try:
-        return httpx.get(url, timeout=5).status_code == httpx.codes.OK
-    except httpx.HTTPError:
-        return False
 
 
 def adopt(settings: Settings, folder: Path) -> None:

@@ -10,7 +10,7 @@ from espalier import settings
 from espalier.errors import ConfigurationError
 from espalier.orchestration.interruptible import interruptible
 from espalier.postgres.connect import connect
-from espalier.postgres.migrate import packaged
+from espalier.postgres.migrate import pending
 from espalier.project import Project, load_project
 from espalier.settings import Settings
 
@@ -33,20 +33,12 @@ def begin(project: str) -> Iterator[FlowContext]:
         DependencyUnreachable: PostgreSQL does not answer.
     """
     begun = FlowContext(settings.load(), load_project(project))
-    missing = packaged()[-1].number - _newest_migration(begun.settings.dsn)
-    if missing > 0:
+    with connect(begun.settings.dsn) as connection:
+        missing = len(pending(connection))
+    if missing:
         raise ConfigurationError(
             f"the database {begun.settings.postgres_db} lacks {missing} of this release's migrations",
             fix="apply them with: espalier migrate",
         )
     with interruptible():
         yield begun
-
-
-def _newest_migration(dsn: str) -> int:
-    with connect(dsn) as connection:
-        there = connection.execute("SELECT to_regclass('espalier.migrations')").fetchone()
-        if there == (None,):
-            return 0
-        found = connection.execute("SELECT max(number) FROM espalier.migrations").fetchone()
-    return int(found[0] or 0) if found else 0

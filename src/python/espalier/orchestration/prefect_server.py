@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-import httpx
+from espalier.probe import answers
 
 
 def prefect_server_command(port: int, *, host: str = "127.0.0.1") -> list[str]:
@@ -31,7 +31,4 @@ def prefect_environment(home: Path) -> Mapping[str, str]:
 
 def healthy(api_url: str) -> bool:
     """Whether a Prefect server's API answers there."""
-    try:
-        return httpx.get(f"{api_url}/health", timeout=5.0).is_success
-    except httpx.HTTPError:
-        return False
+    return answers(f"{api_url}/health")

@@ -44,6 +44,14 @@ def packaged() -> list[Migration]:
     return sorted(found, key=lambda m: m.number)
 
 
+def pending(connection: Connection) -> list[int]:
+    """The numbers of this release's migrations that the database lacks; nothing is changed."""
+    applied: dict[int, str] = {}
+    if connection.execute("SELECT to_regclass('espalier.migrations')").fetchone() != (None,):
+        applied = _applied(connection)
+    return [m.number for m in packaged() if m.number not in applied]
+
+
 def migrate(connection: Connection, migrations: Sequence[Migration] | None = None) -> list[int]:
     """Apply what is missing, each migration in its own transaction; give the numbers applied.
 
@@ -64,13 +72,17 @@ def migrate(connection: Connection, migrations: Sequence[Migration] | None = Non
                 "name text NOT NULL, checksum text NOT NULL, "
                 "applied_at timestamptz NOT NULL DEFAULT now())"
             )
-            found = connection.execute("SELECT number, checksum FROM espalier.migrations")
-            applied: dict[int, str] = dict(found.fetchall())
+            applied = _applied(connection)
         _check(applied, wanted)
         missing = [m for m in wanted if m.number not in applied]
         for migration in missing:
             _apply(connection, migration)
         return [m.number for m in missing]
+
+
+def _applied(connection: Connection) -> dict[int, str]:
+    """The checksum of each applied migration, by number."""
+    return dict(connection.execute("SELECT number, checksum FROM espalier.migrations").fetchall())
 
 
 def _check(applied: dict[int, str], wanted: Sequence[Migration]) -> None:

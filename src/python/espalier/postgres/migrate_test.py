@@ -8,7 +8,7 @@ import pytest
 from espalier.errors import DependencyUnreachable, MigrationConflict
 from espalier.postgres import embedded
 from espalier.postgres.connect import connect
-from espalier.postgres.migrate import Migration, migrate, packaged
+from espalier.postgres.migrate import Migration, migrate, packaged, pending
 
 ONE = Migration(1, "one", "CREATE TABLE one (n int)")
 TWO = Migration(2, "two", "CREATE TABLE two (n int)")
@@ -35,7 +35,9 @@ def tables(dsn):
 
 def test_packaged_migrations_apply_once(dsn):
     with connect(dsn) as connection:
+        assert pending(connection) == [m.number for m in packaged()]
         assert migrate(connection) == [m.number for m in packaged()]
+        assert pending(connection) == []
         assert migrate(connection) == []
 
 

@@ -10,8 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
-
+from espalier.probe import answers
 from espalier.processes import Process, python_environment, reserved_port
 
 
@@ -52,10 +51,7 @@ def mlflow_server_command(artifacts: Path, port: int, *, host: str = "127.0.0.1"
 
 def healthy(tracking_uri: str) -> bool:
     """Whether an MLflow server answers there."""
-    try:
-        return httpx.get(f"{tracking_uri}/health", timeout=5.0).is_success
-    except httpx.HTTPError:
-        return False
+    return answers(f"{tracking_uri}/health")
 
 
 @contextmanager
