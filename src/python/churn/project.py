@@ -7,17 +7,8 @@ from __future__ import annotations
 
 from datetime import date, timedelta
 
-from espalier.project import (
-    Calendar,
-    Column,
-    ColumnType,
-    Entity,
-    FeatureView,
-    Gate,
-    Label,
-    Project,
-    Table,
-)
+from espalier.contract import Column, ColumnType, Table
+from espalier.project import Calendar, Entity, FeatureView, Gate, Label, Project
 
 _USER = Column(
     name="user_id",

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from churn.project import FEATURES, LABELS, PROJECT
+from espalier.contract import ColumnType
 from espalier.errors import ConfigurationError
-from espalier.project import Calendar, ColumnType, load_function, load_project
+from espalier.project import Calendar, load_function, load_project
 
 
 def test_load_project_finds_the_declaration():

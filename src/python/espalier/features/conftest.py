@@ -9,19 +9,11 @@ from typing import Any
 import pytest
 from psycopg import sql
 
+from espalier.contract import Column, ColumnType, Table
 from espalier.ingest import tables
 from espalier.postgres import embedded, migrate
 from espalier.postgres.connect import Connection, connect
-from espalier.project import (
-    Calendar,
-    Column,
-    ColumnType,
-    Entity,
-    FeatureView,
-    Label,
-    Project,
-    Table,
-)
+from espalier.project import Calendar, Entity, FeatureView, Label, Project
 
 
 def shop(time_type: ColumnType = ColumnType.DATE, **view: Any) -> Project:

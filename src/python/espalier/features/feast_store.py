@@ -28,12 +28,13 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from sqlalchemy.exc import DBAPIError
 
+from espalier.contract import ColumnType
 from espalier.errors import ConfigurationError
 from espalier.features import history, layout
 from espalier.features.as_known_store import TTL_TAG
 from espalier.features.wide_row_store import WideRowOnlineStore
 from espalier.postgres.connect import connect, unreachable
-from espalier.project import ColumnType, Project
+from espalier.project import Project
 
 _FEATURE_TYPES: dict[ColumnType, FeastType] = {
     ColumnType.INTEGER: Int64,

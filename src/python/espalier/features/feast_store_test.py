@@ -13,12 +13,13 @@ import pytest
 from feast import FeatureStore
 from psycopg import sql
 
+from espalier.contract import ColumnType
 from espalier.errors import ConfigurationError, DependencyUnreachable
 from espalier.features import feast_store
 from espalier.features.conftest import SHOPS, add_versions, day, make_tables, shop
 from espalier.features.point_in_time import features_at, training_set
 from espalier.postgres.connect import Connection
-from espalier.project import ColumnType, Project
+from espalier.project import Project
 
 FEATURES = [f"facts_daily:{name}" for name in SHOPS.view.features]
 ONLINE = "SELECT shop_id, event_timestamp, orders, spend FROM online.shops_facts_daily ORDER BY 1"

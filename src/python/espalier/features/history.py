@@ -10,7 +10,8 @@ from datetime import UTC, date, datetime, time
 
 from psycopg import sql
 
-from espalier.project import ColumnType, Project, Table
+from espalier.contract import ColumnType, Table
+from espalier.project import Project
 
 
 def relation(project: Project, table: str) -> sql.Composable:

@@ -18,10 +18,11 @@ import pandas as pd
 import psycopg
 from psycopg import sql
 
+from espalier.contract import ColumnType
 from espalier.errors import ConfigurationError
 from espalier.features import history
 from espalier.postgres.connect import Connection
-from espalier.project import ColumnType, Project
+from espalier.project import Project
 
 
 def training_set(connection: Connection, project: Project, *, as_of: date) -> pd.DataFrame:

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from espalier.contract import ColumnType
 from espalier.errors import ConfigurationError
 from espalier.features.conftest import SHOPS, add_versions, day, make_tables, shop
 from espalier.features.point_in_time import features_at, training_set
 from espalier.postgres.connect import Connection, connect
-from espalier.project import ColumnType
 
 LATER = date(2020, 3, 1)
 

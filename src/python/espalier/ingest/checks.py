@@ -12,8 +12,9 @@ from datetime import UTC, date, datetime, time, timedelta
 from enum import Enum
 from typing import Any
 
+from espalier.contract import Column, ColumnType, Table
 from espalier.errors import ConfigurationError
-from espalier.project import Column, ColumnType, Project, Table
+from espalier.project import Project
 
 Bound = float | date | datetime
 

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from espalier.contract import Column, ColumnType, Table
 from espalier.errors import ConfigurationError
 from espalier.ingest.checks import Kind, checks
 from espalier.ingest.conftest import AS_OF, HOTEL, NIGHTS, ROOMS, STAYS, hotel
-from espalier.project import Column, ColumnType, Project, Table
+from espalier.project import Project
 
 
 def of(project: Project, kind: Kind) -> Any:

@@ -8,19 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from espalier.contract import Column, ColumnType, Table
 from espalier.ingest.run import Ingested, ingest
 from espalier.postgres import embedded, migrate
 from espalier.postgres.connect import Connection, connect
-from espalier.project import (
-    Calendar,
-    Column,
-    ColumnType,
-    Entity,
-    FeatureView,
-    Label,
-    Project,
-    Table,
-)
+from espalier.project import Calendar, Entity, FeatureView, Label, Project
 
 Run = Callable[..., Ingested]
 

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 from psycopg import sql
 
+from espalier.contract import Table
 from espalier.ingest.staging import SCHEMA, Staging
 from espalier.postgres.connect import Connection
-from espalier.project import Table
 
 
 def content_digest(connection: Connection, place: Staging, tables: Sequence[Table]) -> str:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from espalier.contract import Table
 from espalier.errors import BadData, UsageError
-from espalier.project import Table
 
 CHUNK_BYTES = 1 << 20
 

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 import psycopg
 from psycopg import sql
 
+from espalier.contract import Column, ColumnType, Table
 from espalier.errors import BadData
 from espalier.ingest.faults import SHOWN, Faults, shown
 from espalier.ingest.source import FileFacts, SourceFile, stream
 from espalier.postgres.connect import Connection
-from espalier.project import Column, ColumnType, Table
 
 SCHEMA = "staging"
 # The number of the record in its file, the header being 1. No declared name begins with _.

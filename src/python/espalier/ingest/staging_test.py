@@ -9,13 +9,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from espalier.contract import Table
 from espalier.errors import BadData
 from espalier.ingest import source, staging
 from espalier.ingest.conftest import HOTEL, NIGHTS, ROOMS, STAYS, write_batch
 from espalier.ingest.digest import content_digest
 from espalier.ingest.staging import Staging
 from espalier.postgres.connect import Connection, connect
-from espalier.project import Table
 
 
 def tables_in_staging(connection: Connection) -> Any:

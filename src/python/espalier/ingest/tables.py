@@ -7,10 +7,11 @@ from datetime import date
 
 from psycopg import sql
 
+from espalier.contract import Column, ColumnType, Table
 from espalier.errors import ConfigurationError
 from espalier.ingest.staging import LINE, SCHEMA, Staging
 from espalier.postgres.connect import Connection
-from espalier.project import Column, ColumnType, Project, Table
+from espalier.project import Project
 
 KNOWN_AT, SNAPSHOT_ID = "known_at", "snapshot_id"
 _RESERVED_SCHEMAS = frozenset(

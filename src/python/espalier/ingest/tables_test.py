@@ -6,11 +6,12 @@ from typing import Any
 import psycopg
 import pytest
 
+from espalier.contract import Column, ColumnType
 from espalier.errors import ConfigurationError
 from espalier.ingest import tables
 from espalier.ingest.conftest import HOTEL, ROOMS, hotel
 from espalier.postgres.connect import Connection
-from espalier.project import Column, ColumnType, Project
+from espalier.project import Project
 
 _NOTE = ROOMS.column("note")
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from psycopg import sql
 
+from espalier.contract import Column, ColumnType, Table
 from espalier.errors import BadData, ConfigurationError, DependencyUnreachable
 from espalier.features.point_in_time import training_set
 from espalier.ingest import tables
@@ -19,16 +20,7 @@ from espalier.monitoring.drift import DRIFT_SHARE, check_drift
 from espalier.postgres import embedded
 from espalier.postgres.connect import Connection, connect
 from espalier.postgres.migrate import migrate
-from espalier.project import (
-    Calendar,
-    Column,
-    ColumnType,
-    Entity,
-    FeatureView,
-    Label,
-    Project,
-    Table,
-)
+from espalier.project import Calendar, Entity, FeatureView, Label, Project
 from espalier.training.split import split_by_time
 
 FEATURES = ("amount", "visits", "gap", "constant")

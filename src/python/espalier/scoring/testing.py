@@ -10,16 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from espalier.project import (
-    Calendar,
-    Column,
-    ColumnType,
-    Entity,
-    FeatureView,
-    Label,
-    Project,
-    Table,
-)
+from espalier.contract import Column, ColumnType, Table
+from espalier.project import Calendar, Entity, FeatureView, Label, Project
 from espalier.registry.download import FetchedModel
 from espalier.registry.manifest import MANIFEST, ONNX, ModelManifest
 
