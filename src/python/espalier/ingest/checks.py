@@ -1,11 +1,12 @@
 """The checks that a declaration asks of a batch, as values that know no validation library.
 
-Types are not among them: staging settles those before. `max_fault_share` will let a batch through
-without its faulty rows; until there is a quarantine, one fault refuses the batch.
+Types are not among them: staging settles those before. What breaks a check of rows may be left out
+of the batch; what breaks a check of a table as a whole refuses the batch.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -25,20 +26,33 @@ class Kind(Enum):
     """What a check asks."""
 
     ROWS = "has rows"
+    ROW_CHANGE = "has about as many rows as before"
+    FRESH = "is fresh"
+    NULL_SHARE = "has few nulls"
     NOT_NULL = "is not null"
     RANGE = "is in its range"
     ALLOWED = "is an allowed value"
     UNIQUE = "is unique"
     REFERENCE = "is known"
 
+    @property
+    def of_rows(self) -> bool:
+        """Whether single rows break it, rather than the table as a whole."""
+        return self not in _OF_TABLES
+
+
+_OF_TABLES = frozenset({Kind.ROWS, Kind.ROW_CHANGE, Kind.FRESH, Kind.NULL_SHARE})
+
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
     """One check of one table.
 
-    `columns` is empty for a check of the table as a whole. `minimum` and `maximum` are inclusive.
+    `minimum` and `maximum` are inclusive: of a column's values (RANGE), its newest value (FRESH),
+    its share of values that are not null (NULL_SHARE), or the number of rows (ROWS, ROW_CHANGE).
     `references` is the (table, column) that must hold the value, in this batch or before it.
-    `says` completes a sentence that begins with a value which breaks the check.
+    `says` completes a sentence that begins with a value which breaks the check, or for a check of
+    the table as a whole with the file's name.
     """
 
     kind: Kind
@@ -51,20 +65,25 @@ class Check:
     references: tuple[str, str] | None = None
 
 
-def checks(project: Project, *, as_of: date) -> list[Check]:
+def checks(
+    project: Project, *, as_of: date, last_rows: Mapping[str, int] | None = None
+) -> list[Check]:
     """The checks of a batch known on `as_of`, in the order of the declaration.
 
     Beyond what columns declare: the key is not null and unique; no row happened after `as_of`, and
-    no label came before its horizon had passed, as it would tell the future; every table has
-    rows, except the label's, as there are months in which no label becomes known.
+    no label came before its horizon had passed, as it would tell the future.
+
+    Args:
+        project: The declaration.
+        as_of: The batch's day.
+        last_rows: How many rows each table had in the snapshot before; None when it is the first.
 
     Raises:
         ConfigurationError: a declared check does not fit its column.
     """
     found: list[Check] = []
     for table in project.tables:
-        if table.name != project.label.table:
-            found.append(Check(kind=Kind.ROWS, table=table.name, says="has no rows"))
+        found += _table_checks(table, as_of, (last_rows or {}).get(table.name))
         for column in table.columns:
             found += _column_checks(project, table, column)
             if column.name == table.event_time:
@@ -80,12 +99,66 @@ def checks(project: Project, *, as_of: date) -> list[Check]:
     return found
 
 
+def _table_checks(table: Table, as_of: date, last_rows: int | None) -> list[Check]:
+    found = []
+    if table.min_rows > 0:
+        says = "has no rows" if table.min_rows == 1 else f"has fewer than {table.min_rows} rows"
+        found.append(Check(kind=Kind.ROWS, table=table.name, minimum=table.min_rows, says=says))
+    if table.max_row_change is not None and last_rows is not None:
+        change = last_rows * table.max_row_change
+        least, most = math.ceil(last_rows - change), math.floor(last_rows + change)
+        found.append(
+            Check(
+                kind=Kind.ROW_CHANGE,
+                table=table.name,
+                minimum=least,
+                maximum=most,
+                says=f"has a number of rows that is not from {least} to {most}, as it had "
+                f"{last_rows} in the snapshot before",
+            )
+        )
+    if table.max_age is not None and table.event_time is not None:
+        found.append(_fresh(table, table.column(table.event_time), as_of, table.max_age))
+    return found
+
+
+def _fresh(table: Table, column: Column, as_of: date, max_age: timedelta) -> Check:
+    oldest = datetime.combine(as_of, time(), tzinfo=UTC) - max_age
+    minimum: Bound = oldest
+    if column.type is ColumnType.DATE:
+        # A day counts from its midnight, so the first whole one is meant.
+        minimum = oldest.date() + timedelta(days=oldest.time() != time())
+    return Check(
+        kind=Kind.FRESH,
+        table=table.name,
+        columns=(column.name,),
+        minimum=minimum,
+        says=f"has no {column.name} from {minimum} on",
+    )
+
+
 def _column_checks(project: Project, table: Table, column: Column) -> list[Check]:
     found = []
     name = (column.name,)
     if not column.nullable or column.name in (*table.key, table.event_time):
         found.append(
             Check(kind=Kind.NOT_NULL, table=table.name, columns=name, says="where a value is due")
+        )
+    if column.max_null_share is not None:
+        found.append(
+            Check(
+                kind=Kind.NULL_SHARE,
+                table=table.name,
+                columns=name,
+                # A little less, as 1 - 1/3 is more than 2/3 to a computer.
+                minimum=math.floor((1 - column.max_null_share) * 1e9) / 1e9,
+                says=f"has a {column.name} that is null in more than "
+                f"{column.max_null_share:.4g} of its rows",
+            )
+        )
+    if column.unique and name != table.key:
+        found.append(
+            Check(kind=Kind.UNIQUE, table=table.name, columns=name, says="is there more than once")
         )
     if column.minimum is not None or column.maximum is not None:
         if column.type not in _NUMBERS:

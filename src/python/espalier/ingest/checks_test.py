@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -97,6 +97,49 @@ def test_an_event_time_that_is_no_time_is_refused() -> None:
     table = with_column(STAYS, replace(STAYS.column("night"), type=ColumnType.INTEGER))
     with pytest.raises(ConfigurationError, match=r"stays\.night is an event time and bigint"):
         checks(hotel(table), as_of=AS_OF)
+
+
+def test_each_limit_of_a_table_is_a_check() -> None:
+    nights = replace(
+        NIGHTS,
+        min_rows=2,
+        max_row_change=0.25,
+        max_age=timedelta(days=3),
+        columns=(
+            *NIGHTS.columns[:2],
+            replace(NIGHTS.column("price"), max_null_share=1 / 3, unique=True),
+            NIGHTS.column("booked"),
+        ),
+    )
+    found = {
+        check.kind: check
+        for check in checks(hotel(nights), as_of=AS_OF, last_rows={"nights": 10, "rooms": 1})
+        if check.table == "nights" and (not check.kind.of_rows or check.columns == ("price",))
+    }
+    assert (found[Kind.ROWS].minimum, found[Kind.ROWS].maximum) == (2, None)
+    assert (found[Kind.ROW_CHANGE].minimum, found[Kind.ROW_CHANGE].maximum) == (8, 12)
+    assert found[Kind.FRESH].columns == ("night",)
+    assert found[Kind.FRESH].minimum == date(2024, 1, 28)
+    share = found[Kind.NULL_SHARE].minimum
+    assert isinstance(share, float)
+    assert share == pytest.approx(2 / 3)
+    assert share < 1 - 1 / 3
+    assert found[Kind.UNIQUE].columns == ("price",)
+
+
+def test_a_first_batch_has_no_number_of_rows_to_be_compared_with() -> None:
+    nights = replace(NIGHTS, max_row_change=0.25)
+    assert of(hotel(nights), Kind.ROW_CHANGE) == []
+
+
+def test_the_age_of_an_instant_is_exact() -> None:
+    table = with_column(NIGHTS, replace(NIGHTS.column("night"), type=ColumnType.TIMESTAMP))
+    (check,) = (
+        check
+        for check in checks(hotel(replace(table, max_age=timedelta(hours=36))), as_of=AS_OF)
+        if check.kind is Kind.FRESH
+    )
+    assert check.minimum == datetime(2024, 1, 29, 12, tzinfo=UTC)
 
 
 def with_column(table: Table, column: Column) -> Table:

@@ -10,13 +10,14 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from espalier.errors import SnapshotConflict
 from espalier.ingest import snapshots
-from espalier.ingest.conftest import BATCH, Run, write_batch
+from espalier.ingest.conftest import BATCH, HOTEL, Run, write_batch
 from espalier.ingest.run import lock_name
 from espalier.postgres.connect import Connection, connect
 from espalier.processes import python_environment
@@ -87,6 +88,50 @@ def test_two_contents_of_one_snapshot_at_the_same_time_are_a_conflict(
         errors = [future.exception(timeout=_SECONDS) for future in both]
     assert [type(error) for error in errors if error] == [SnapshotConflict]
     assert len(snapshots.list_snapshots(connection, "hotel")) == 1
+
+
+def test_two_days_at_the_same_time_are_each_stored_whole_or_refused(
+    run: Run, connection: Connection, dsn: str, tmp_path: Path
+) -> None:
+    days = [date(2024, 1, 31), date(2024, 2, 29)]
+    folders = [
+        write_batch(tmp_path / "january"),
+        write_batch(tmp_path / "february", rooms="room,kind,note\n1,double,\n2,double,\n"),
+    ]
+    with ThreadPoolExecutor(2) as pool:
+        with held(dsn, HOLD_PROJECT):
+            both = [
+                pool.submit(run, folder, as_of=day)
+                for folder, day in zip(folders, days, strict=True)
+            ]
+            wait_for(connection, WAITING, [(2,)])
+        january, february = (future.exception(timeout=_SECONDS) for future in both)
+    # Whichever came first; a day before the newest is refused.
+    assert february is None
+    stored = snapshots.list_snapshots(connection, "hotel")
+    if january is None:
+        assert [snapshot.as_of for snapshot in stored] == days
+    else:
+        assert isinstance(january, SnapshotConflict)
+        assert [snapshot.as_of for snapshot in stored] == days[1:]
+    rooms = "SELECT snapshot_id, count(*) FROM hotel.rooms GROUP BY 1 ORDER BY 1"
+    assert connection.execute(rooms.encode()).fetchall() == [(s.id, 2) for s in stored]
+
+
+def test_two_projects_at_the_same_time_do_not_wait_for_each_other(
+    run: Run, connection: Connection, dsn: str, tmp_path: Path
+) -> None:
+    connection.execute("DROP SCHEMA IF EXISTS hostel CASCADE")
+    folder = write_batch(tmp_path / "batch")
+    hostel = replace(HOTEL, name="hostel")
+    with ThreadPoolExecutor(1) as pool:
+        with held(dsn, HOLD_PROJECT):
+            waits = pool.submit(run, folder)
+            wait_for(connection, WAITING, [(1,)])
+            assert run(folder, project=hostel).status == "stored"
+        assert waits.result(timeout=_SECONDS).status == "stored"
+    assert connection.execute("SELECT count(*) FROM hostel.rooms").fetchall() == [(2,)]
+    connection.execute("DROP SCHEMA hostel CASCADE")
 
 
 def test_killed_ingests_leave_nothing_and_the_next_one_completes(

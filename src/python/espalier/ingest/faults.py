@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from espalier.errors import BadData
@@ -24,13 +24,20 @@ class Faults:
     first: tuple[str, ...]
 
 
-def refused(faults: Sequence[Faults], *, fix: str) -> BadData:
-    """The error of a batch with these faults, of which the first `SHOWN` are named."""
+def refused(
+    faults: Sequence[Faults], *, names: Mapping[str, str], fix: str, limits: Sequence[str] = ()
+) -> BadData:
+    """The error of a batch with these faults, of which the first `SHOWN` are named.
+
+    `names` has each table's file; `limits` says where the faults are more than a table may have.
+    """
     total = sum(f.count for f in faults)
-    named = [f"{f.table}.csv {text}" for f in faults for text in f.first][:SHOWN]
+    named = [f"{names[f.table]} {text}" for f in faults for text in f.first][:SHOWN]
     more = f"; and {total - len(named)} more" if total > len(named) else ""
     return BadData(
-        f"{total} {'fault' if total == 1 else 'faults'}: {'; '.join(named)}{more}",
+        "; ".join(
+            [f"{total} {'fault' if total == 1 else 'faults'}: {'; '.join(named)}{more}", *limits]
+        ),
         fix=fix,
         faults=str(total),
     )

@@ -24,7 +24,7 @@ from espalier.errors import EspalierError
 from espalier.ingest.checks import Check, Kind
 from espalier.ingest.faults import SHOWN
 from espalier.ingest.findings import Finding, Validation
-from espalier.ingest.staging import LINE, SCHEMA
+from espalier.ingest.staging import LINE, SCHEMA, WORK_MEMORY
 from espalier.postgres.connect import Connection
 
 # Its stubs export none of its expectations.
@@ -73,17 +73,22 @@ def validate(
     for check in checks:
         by_table.setdefault(check.table, []).append(check)
     findings: list[Finding] = []
+    results: dict[str, Any] = {}
     try:
         for table, its_checks in by_table.items():
             asset = source.add_table_asset(table, table_name=staged[table])
             batch = asset.add_batch_definition_whole_table("all").get_batch()
             expectations = []
             for number, check in enumerate(its_checks):
-                expectation = _expectation(check, staged, stored)
+                expectation = _expectation(check, staged, stored, rows[table])
                 # Results come in an order of their own.
                 expectation.meta = {"number": number}
                 expectations.append(expectation)
-            findings += _validate_table(batch, its_checks, expectations, rows[table])
+            findings_of_table, result = _validate_table(
+                batch, its_checks, expectations, rows[table]
+            )
+            findings += findings_of_table
+            results[table] = result
     # ConnectionError is what it makes of whatever went wrong with a table's first use.
     except (GreatExpectationsError, ConnectionError) as error:
         raise EspalierError(f"Great Expectations failed: {error}") from error
@@ -91,17 +96,18 @@ def validate(
         # It makes two engines: one to look at tables, one to query them.
         source.get_engine().dispose()
         source.get_execution_engine().engine.dispose()
-    return Validation(f"great_expectations {gx.__version__}", tuple(findings))
+    return Validation(f"great_expectations {gx.__version__}", tuple(findings), results)
 
 
 def _validate_table(
     batch: Any, checks: Sequence[Check], expectations: Sequence[Any], rows: int
-) -> list[Finding]:
+) -> tuple[list[Finding], dict[str, Any]]:
     suite = gx.ExpectationSuite(checks[0].table, expectations=list(expectations))
     # Verdicts alone first: to ask for counts and rows doubles the queries, and as a rule nothing
     # is wrong.
+    result = batch.validate(suite, result_format="BOOLEAN_ONLY")
     verdicts = sorted(
-        batch.validate(suite, result_format="BOOLEAN_ONLY").results,
+        result.results,
         key=lambda verdict: verdict.expectation_config.meta["number"],
     )
     findings = []
@@ -112,23 +118,52 @@ def _validate_table(
                 Finding(check=check, expectation=_type(verdict), success=True, observed=rows)
             )
         else:
-            findings.append(_faulty(batch, check, expectation, rows))
-    return findings
+            finding, verdict.result = _faulty(batch, check, expectation, rows)
+            findings.append(finding)
+    return findings, _plain(result)
+
+
+def _plain(result: Any) -> dict[str, Any]:
+    """A suite's result as JSON values, the same for the same findings."""
+    plain: dict[str, Any] = result.to_json_dict()
+    # Names of this run alone: of the staging table, and of objects that are not kept.
+    for key in ("id", "batch_id", "active_batch_definition", "batch_spec", "run_id"):
+        plain.pop(key, None)
+        plain["meta"].pop(key, None)
+    plain["meta"].pop("batch_markers", None)
+    for one in plain["results"]:
+        one["expectation_config"]["type"] = _known_as(one["expectation_config"]["type"])
+    plain["results"].sort(key=lambda one: one["expectation_config"]["meta"]["number"])
+    return plain
 
 
 def _in_staging(connection: Connection) -> Connection:
     """The connection with the staging schema as its own, as an asset is named without a schema."""
     connection.execute(sql.SQL("SET search_path = {}").format(sql.Identifier(SCHEMA)))
+    connection.execute(sql.SQL("SET work_mem = {}").format(sql.Literal(WORK_MEMORY)))
+    # Each worker would group the whole table to look for a compound key that is there twice.
+    connection.execute("SET max_parallel_workers_per_gather = 0")
     connection.commit()
     return connection
 
 
 def _expectation(
-    check: Check, staged: Mapping[str, str], stored: Mapping[str, tuple[str, str]]
+    check: Check, staged: Mapping[str, str], stored: Mapping[str, tuple[str, str]], rows: int
 ) -> Any:
     match check.kind:
-        case Kind.ROWS:
-            expectation = gxe.ExpectTableRowCountToBeBetween(min_value=1)
+        case Kind.ROWS | Kind.ROW_CHANGE:
+            expectation = gxe.ExpectTableRowCountToBeBetween(
+                min_value=check.minimum, max_value=check.maximum
+            )
+        case Kind.FRESH:
+            expectation = gxe.ExpectColumnMaxToBeBetween(
+                column=check.columns[0], min_value=check.minimum
+            )
+        case Kind.NULL_SHARE:
+            # To Great Expectations a table without rows has no values, so too many nulls.
+            expectation = gxe.ExpectColumnProportionOfNonNullValuesToBeBetween(
+                column=check.columns[0], min_value=check.minimum if rows else 0
+            )
         case Kind.NOT_NULL:
             expectation = gxe.ExpectColumnValuesToNotBeNull(column=check.columns[0])
         case Kind.RANGE:
@@ -142,12 +177,41 @@ def _expectation(
         case Kind.UNIQUE if len(check.columns) == 1:
             expectation = gxe.ExpectColumnValuesToBeUnique(column=check.columns[0])
         case Kind.UNIQUE:
-            expectation = gxe.ExpectCompoundColumnsToBeUnique(column_list=list(check.columns))
+            # Its own of several columns joins the whole table with its groups: twice the time.
+            expectation = ExpectNoSuchRows(unexpected_rows_query=_repeated_query(check))
         case Kind.REFERENCE:
-            expectation = gxe.UnexpectedRowsExpectation(
+            expectation = ExpectNoSuchRows(
                 unexpected_rows_query=_reference_query(check, staged, stored)
             )
     return expectation
+
+
+class ExpectNoSuchRows(gxe.UnexpectedRowsExpectation):  # type: ignore[misc]  # no stubs of it
+    """Rows of a query, none of which may be there: counted, and not queried again to be listed."""
+
+    metric_dependencies = ("unexpected_rows_query.row_count",)
+
+    def _validate(
+        self,
+        metrics: Mapping[str, Any],
+        runtime_configuration: Any = None,  # noqa: ARG002  # the library's signature
+        execution_engine: Any = None,  # noqa: ARG002
+    ) -> dict[str, Any]:
+        count = metrics["unexpected_rows_query.row_count"]
+        return {"success": count == 0, "result": {"observed_value": count}}
+
+
+def _repeated_query(check: Check) -> str:
+    """The keys that are there more than once; a null is equal to nothing."""
+    query = sql.SQL(
+        "SELECT {key} FROM {{batch}} WHERE {present} GROUP BY {key} HAVING count(*) > 1"
+    ).format(
+        key=sql.SQL(", ").join(sql.Identifier(name) for name in check.columns),
+        present=sql.SQL(" AND ").join(
+            sql.SQL("{} IS NOT NULL").format(sql.Identifier(name)) for name in check.columns
+        ),
+    )
+    return query.as_string()
 
 
 def _reference_query(
@@ -187,23 +251,31 @@ def _require_evaluated(check: Check, result: Any) -> None:
             )
 
 
-def _faulty(batch: Any, check: Check, expectation: Any, rows: int) -> Finding:
-    """Ask again for what a failed check found."""
+def _faulty(
+    batch: Any, check: Check, expectation: Any, rows: int
+) -> tuple[Finding, dict[str, Any]]:
+    """Ask again for what a failed check found; give also the library's account of it."""
     first: list[tuple[int, Any]] = []
-    by_query = check.kind is Kind.REFERENCE or len(check.columns) > 1
-    if check.kind is Kind.ROWS:
-        unexpected = 1
-    elif by_query:
+    value = None
+    account: dict[str, Any]
+    if not check.kind.of_rows:
+        detail = _validate_one(batch, check, expectation, {"result_format": "BASIC"})
+        unexpected, value = 1, detail["observed_value"]
+        account = {"observed_value": value if isinstance(value, int | float) else str(value)}
+    elif check.kind is Kind.REFERENCE or len(check.columns) > 1:
         if check.kind is Kind.UNIQUE:
             # The expectation of several columns does not tell rows in SQL.
             asked = gxe.UnexpectedRowsExpectation(unexpected_rows_query=_duplicates_query(check))
         else:
-            asked = expectation
+            asked = gxe.UnexpectedRowsExpectation(
+                unexpected_rows_query=expectation.unexpected_rows_query
+            )
         # Only COMPLETE gives the rows of a query, no more than 200 of them.
         detail = _validate_one(batch, check, asked, {"result_format": "COMPLETE"})
         unexpected = int(detail["observed_value"])
         found = detail["details"]["unexpected_rows"][:SHOWN]
         first = [(int(row["row"]), row["value"]) for row in found]
+        account = {"observed_value": unexpected}
     else:
         summary = {
             "result_format": "SUMMARY",
@@ -214,14 +286,22 @@ def _faulty(batch: Any, check: Check, expectation: Any, rows: int) -> Finding:
         unexpected = int(detail["unexpected_count"])
         found = detail["partial_unexpected_index_list"]
         first = [(int(row[LINE]), row[check.columns[0]]) for row in found]
-    return Finding(
+        account = {
+            "element_count": rows,
+            "unexpected_count": unexpected,
+            "unexpected_percent": 100 * unexpected / rows,
+            "partial_unexpected_list": [str(value) for _, value in first],
+        }
+    finding = Finding(
         check=check,
-        expectation=expectation.expectation_type,
+        expectation=_known_as(expectation.expectation_type),
         success=False,
         observed=rows,
         unexpected=unexpected,
         first=tuple(first),
+        value=value,
     )
+    return finding, account
 
 
 def _validate_one(
@@ -244,4 +324,9 @@ def _duplicates_query(check: Check) -> str:
 
 
 def _type(result: Any) -> str:
-    return str(result.expectation_config.type)
+    return _known_as(result.expectation_config.type)
+
+
+def _known_as(kind: str) -> str:
+    """The library's own name of an expectation: results are kept, and read without our class."""
+    return "unexpected_rows_expectation" if kind == "expect_no_such_rows" else kind

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -13,7 +14,7 @@ import great_expectations
 import pytest
 
 from espalier.errors import EspalierError
-from espalier.ingest import source, staging, tables
+from espalier.ingest import data_docs, source, staging, tables
 from espalier.ingest.checks import Check, Kind, checks
 from espalier.ingest.conftest import AS_OF, BATCH, HOTEL, write_batch
 from espalier.ingest.findings import Validation
@@ -74,7 +75,7 @@ def test_a_good_batch_passes_every_check(validated: Callable[..., Validation]) -
         Kind.NOT_NULL: "expect_column_values_to_not_be_null",
         Kind.RANGE: "expect_column_values_to_be_between",
         Kind.ALLOWED: "expect_column_values_to_be_in_set",
-        Kind.UNIQUE: "expect_compound_columns_to_be_unique",
+        Kind.UNIQUE: "unexpected_rows_expectation",
         Kind.REFERENCE: "unexpected_rows_expectation",
     }
     assert {(f.check.table, f.observed) for f in validation.findings} == {
@@ -156,6 +157,77 @@ def test_many_faults_are_counted_and_the_first_kept(validated: Callable[..., Val
         (Kind.REFERENCE, 300, 5),
         (Kind.RANGE, 300, 5),
     ]
+
+
+@pytest.mark.parametrize(
+    ("check", "expectation", "value"),
+    [
+        (
+            Check(kind=Kind.ROW_CHANGE, table="nights", minimum=1, maximum=2, says=""),
+            "expect_table_row_count_to_be_between",
+            3,
+        ),
+        (
+            Check(
+                kind=Kind.FRESH,
+                table="nights",
+                columns=("night",),
+                minimum=date(2024, 2, 1),
+                says="",
+            ),
+            "expect_column_max_to_be_between",
+            date(2024, 1, 31),
+        ),
+        (
+            Check(kind=Kind.NULL_SHARE, table="nights", columns=("price",), minimum=0.7, says=""),
+            "expect_column_proportion_of_non_null_values_to_be_between",
+            2 / 3,
+        ),
+    ],
+)
+def test_a_check_of_a_table_says_what_was_found(
+    validated: Callable[..., Validation], check: Check, expectation: str, value: Any
+) -> None:
+    (finding,) = validated([check]).findings
+    assert (finding.success, finding.unexpected, finding.first) == (False, 1, ())
+    assert (finding.expectation, finding.value) == (expectation, value)
+    minimum = date(2024, 1, 31) if check.kind is Kind.FRESH else 0
+    assert validated([replace(check, minimum=minimum, maximum=None)]).success
+
+
+def test_an_empty_table_has_no_nulls_and_is_not_fresh(
+    validated: Callable[..., Validation],
+) -> None:
+    empty = "room,night,price,booked\n"
+    share = Check(kind=Kind.NULL_SHARE, table="nights", columns=("price",), minimum=0.5, says="")
+    assert validated([share], nights=empty).success
+    day = date(2024, 1, 1)
+    fresh = Check(kind=Kind.FRESH, table="nights", columns=("night",), minimum=day, says="")
+    assert not validated([fresh], nights=empty).success
+
+
+def test_its_own_account_is_of_json_values_and_in_the_order_of_the_checks(
+    validated: Callable[..., Validation],
+) -> None:
+    results = validated(rooms="room,kind,note\n1,single,\n2,suite,\n").results
+    assert json.loads(json.dumps(results)) == results
+    assert list(results) == ["rooms", "nights", "stays"]
+    by_type = {
+        one["expectation_config"]["type"]: one["success"] for one in results["rooms"]["results"]
+    }
+    assert list(by_type) == [
+        "expect_table_row_count_to_be_between",
+        "expect_column_values_to_not_be_null",
+        "expect_column_values_to_be_between",
+        "expect_column_values_to_be_in_set",
+        "expect_column_values_to_be_unique",
+    ]
+    assert [name for name, success in by_type.items() if not success] == [
+        "expect_column_values_to_be_in_set"
+    ]
+    page = data_docs.page(results["rooms"])
+    assert page.startswith("<!DOCTYPE html>")
+    assert "suite" in page
 
 
 def test_empty_tables_have_no_faulty_rows(validated: Callable[..., Validation]) -> None:

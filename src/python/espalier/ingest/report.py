@@ -1,4 +1,7 @@
-"""Validation reports: what the checks found, as JSON and as a page that needs no other file."""
+"""Validation reports: what the checks found, as JSON and as a page that needs no other file.
+
+Great Expectations' Data Docs stand beside them, a page for each table.
+"""
 
 from __future__ import annotations
 
@@ -12,21 +15,38 @@ from typing import Any
 
 from espalier.errors import ConfigurationError
 from espalier.ingest.findings import Validation
-from espalier.ingest.source import FileFacts
 
 
 def content(
-    project: str, as_of: date, validation: Validation, files: Mapping[str, FileFacts]
+    project: str,
+    as_of: date,
+    validation: Validation,
+    files: Mapping[str, Mapping[str, Any]],
+    *,
+    contract: str,
+    outcome: str,
+    quarantined: Mapping[str, int],
 ) -> dict[str, Any]:
-    """A report's content, of plain JSON values; the same findings give the same content."""
+    """A report's content, of plain JSON values; the same findings give the same content.
+
+    Args:
+        project: The project's name.
+        as_of: The batch's day.
+        validation: What the checks found.
+        files: By table: `name`, `sha256` and `bytes`.
+        contract: The contract's digest.
+        outcome: "stored" or "refused".
+        quarantined: The faulty rows that were left out, by table.
+    """
     return {
         "project": project,
         "as_of": as_of.isoformat(),
         "success": validation.success,
+        "outcome": outcome,
+        "quarantined": dict(quarantined),
+        "contract": contract,
         "library": validation.library,
-        "files": {
-            table: {"sha256": facts.sha256, "bytes": facts.size} for table, facts in files.items()
-        },
+        "files": {table: dict(facts) for table, facts in files.items()},
         "findings": [
             {
                 "table": finding.check.table,
@@ -41,9 +61,11 @@ def content(
                 "observed": finding.observed,
                 "unexpected": finding.unexpected,
                 "first": [{"row": row, "value": _plain(value)} for row, value in finding.first],
+                "value": _plain(finding.value),
             }
             for finding in validation.findings
         ],
+        "great_expectations": dict(validation.results),
     }
 
 
@@ -53,17 +75,39 @@ def paths(reports_dir: Path, project: str, as_of: date) -> tuple[Path, Path]:
     return folder / f"{as_of}.html", folder / f"{as_of}.json"
 
 
+def docs_path(reports_dir: Path, project: str, as_of: date, table: str) -> Path:
+    """The Data Docs page of a batch's table."""
+    return reports_dir / "validation" / project / as_of.isoformat() / f"{table}.html"
+
+
 def write(reports_dir: Path, report: Mapping[str, Any]) -> Path:
-    """Write a report's two files, each as a whole or not at all; give the page's path.
+    """Write a report's files, each as a whole or not at all; give our page's path.
+
+    Data Docs take Great Expectations, which takes seconds to import where it is not, so they are
+    left alone when they are there and the report is the one that was written with them.
 
     Raises:
         ConfigurationError: the folder cannot be written to.
     """
-    page, data = paths(reports_dir, report["project"], date.fromisoformat(report["as_of"]))
+    as_of = date.fromisoformat(report["as_of"])
+    page, data = paths(reports_dir, report["project"], as_of)
+    docs = {
+        docs_path(reports_dir, report["project"], as_of, table): result
+        for table, result in report.get("great_expectations", {}).items()
+    }
+    text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
-        _replace(data, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+        known = data.is_file() and data.read_text(encoding="utf-8") == text
+        if docs and not (known and all(path.is_file() for path in docs)):
+            from espalier.ingest import data_docs
+
+            for path, result in docs.items():
+                path.parent.mkdir(exist_ok=True)
+                _replace(path, data_docs.page(result))
         _replace(page, render(report))
+        # The last, as it says that the others are there.
+        _replace(data, text)
     except OSError as error:
         raise ConfigurationError(
             f"{error.filename or page}: the report cannot be written: {error.strerror}",
@@ -77,11 +121,23 @@ def render(report: Mapping[str, Any]) -> str:
     failed = sum(not finding["success"] for finding in report["findings"])
     title = escape(f"{report['project']} {report['as_of']}")
     verdict = "All checks passed" if report["success"] else f"{failed} checks failed"
+    # Reports of earlier releases lack some of it.
+    out = {table: count for table, count in report.get("quarantined", {}).items() if count}
+    if report.get("outcome") == "refused":
+        verdict += "; the batch was refused"
+    elif out:
+        rows = ", ".join(f"{count:,} of {table}" for table, count in out.items())
+        verdict += f"; stored without the faulty rows: {rows}"
     files = "".join(
-        f"<tr><td>{escape(table)}.csv</td><td>{facts['bytes']:,}</td>"
+        f"<tr><td>{escape(facts.get('name', f'{table}.csv'))}</td><td>{facts['bytes']:,}</td>"
         f"<td><code>{escape(facts['sha256'])}</code></td></tr>"
         for table, facts in report["files"].items()
     )
+    docs = ", ".join(
+        f'<a href="{escape(report["as_of"])}/{escape(table)}.html">{escape(table)}</a>'
+        for table in report.get("great_expectations", {})
+    )
+    docs = f"Its Data Docs (styled by the network): {docs}." if docs else ""
     # What failed stands first.
     findings = "".join(
         _row(finding) for finding in sorted(report["findings"], key=lambda f: bool(f["success"]))
@@ -97,7 +153,8 @@ td, th {{ border-bottom: 1px solid #ddd; padding: .3rem .6rem; text-align: left 
 .failed td {{ background: #fdecea }}
 </style>
 <h1>Validation of {title}</h1>
-<p><strong>{verdict}</strong>, {len(report["findings"])} in all, by {escape(report["library"])}.</p>
+<p><strong>{escape(verdict)}</strong>, {len(report["findings"])} in all, by {escape(report["library"])}.
+{docs}</p>
 <table><tr><th>File</th><th>Bytes</th><th>sha256</th></tr>{files}</table>
 <table>
 <tr><th>Table</th><th>Column</th><th>Check</th><th>Rows</th><th>Unexpected</th><th>First</th></tr>

@@ -11,7 +11,6 @@ from espalier.ingest import report
 from espalier.ingest.checks import Check, Kind
 from espalier.ingest.conftest import AS_OF
 from espalier.ingest.findings import Finding, Validation
-from espalier.ingest.source import FileFacts
 
 
 def content() -> Any:
@@ -33,7 +32,15 @@ def content() -> Any:
             ),
         ),
     )
-    return report.content("hotel", AS_OF, validation, {"rooms": FileFacts("abc", 1234)})
+    return report.content(
+        "hotel",
+        AS_OF,
+        validation,
+        {"rooms": {"name": "rooms.csv", "sha256": "abc", "bytes": 1234}},
+        contract="def",
+        outcome="stored",
+        quarantined={"rooms": 2, "nights": 0},
+    )
 
 
 def test_both_files_are_written_whole(tmp_path: Path) -> None:
@@ -45,7 +52,7 @@ def test_both_files_are_written_whole(tmp_path: Path) -> None:
     assert data == content()
     assert data["success"] is False
     assert data["findings"][1]["maximum"] == "2024-01-31"
-    assert data["files"] == {"rooms": {"sha256": "abc", "bytes": 1234}}
+    assert data["files"] == {"rooms": {"name": "rooms.csv", "sha256": "abc", "bytes": 1234}}
 
 
 def test_the_page_shows_what_failed_first_and_runs_nothing_of_the_data() -> None:
@@ -53,7 +60,7 @@ def test_the_page_shows_what_failed_first_and_runs_nothing_of_the_data() -> None
     assert "<script>" not in page
     assert "row 2: &lt;script&gt;alert(1)&lt;/script&gt;; row 3: 2024-01-31" in page
     assert page.index("is in its range (maximum 2024-01-31)") < page.index("has rows")
-    assert "1 checks failed" in page
+    assert "1 checks failed; stored without the faulty rows: 2 of rooms" in page
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,22 @@ from espalier.errors import (
     UsageError,
 )
 from espalier.ingest import snapshots
-from espalier.ingest.conftest import AS_OF, BATCH, HOTEL, ROOMS, SEEDS, Run, hotel, write_batch
+from espalier.ingest.conftest import (
+    AS_OF,
+    BATCH,
+    HOTEL,
+    LATER,
+    NIGHTS,
+    ROOMS,
+    SEEDS,
+    Run,
+    hotel,
+    write_batch,
+)
 from espalier.ingest.run import ingest
 from espalier.postgres import embedded
 from espalier.postgres.connect import Connection
 from espalier.processes import python_environment
-
-LATER = date(2024, 2, 29)
 
 
 def at(year: int, month: int, day: int) -> datetime:
@@ -78,6 +87,11 @@ def test_two_months_of_real_data(run: Run, connection: Connection) -> None:
     assert before.validation["success"] is True
     assert first.report is not None
     assert json.loads(first.report.with_suffix(".json").read_text()) == before.validation
+    # Great Expectations' own account is kept, and told by its own pages.
+    assert set(before.validation["great_expectations"]) == {"users", "features", "labels"}
+    docs = (first.report.parent / "1997-06-30" / "features.html").read_text()
+    assert "mean_gap_days" in docs
+    assert 'href="1997-06-30/features.html"' in first.report.read_text()
 
 
 def test_a_month_without_labels_is_stored(run: Run) -> None:
@@ -91,11 +105,14 @@ def test_the_same_content_again_changes_nothing(
     first = run(write_batch(tmp_path / "a"))
     assert first.report is not None
     first.report.unlink()
+    docs = first.report.parent / "2024-01-31" / "nights.html"
+    docs.unlink()
     nights = BATCH["nights"].replace("80.5", "80.50").split("\n")
     other = "\r\n".join([nights[0], *reversed(nights[1:-1]), ""])
     again = run(write_batch(tmp_path / "b", nights=other))
     assert again == replace(first, rows={"rooms": 0, "nights": 0, "stays": 0}, status="unchanged")
     assert first.report.exists()
+    assert docs.exists()
     assert len(snapshots.list_snapshots(connection, "hotel")) == 1
 
 
@@ -288,6 +305,70 @@ def test_faults_of_all_files_are_told_in_one_line(run: Run, tmp_path: Path) -> N
         )
 
 
+def test_a_number_of_rows_is_compared_with_the_batch_before(
+    run: Run, connection: Connection, tmp_path: Path
+) -> None:
+    steady = hotel(replace(ROOMS, max_row_change=0.5))
+    folder = write_batch(tmp_path)
+    run(folder, project=steady)
+    write_batch(tmp_path, rooms=BATCH["rooms"] + "3,single,\n4,single,\n")
+    with pytest.raises(
+        BadData,
+        match=r"^1 fault: rooms.csv has a number of rows that is not from 1 to 3, as it had 2 in "
+        r"the snapshot before: 4; ",
+    ) as caught:
+        run(folder, project=steady, as_of=LATER)
+    assert caught.value.exit_code == 4
+    assert len(snapshots.list_snapshots(connection, "hotel")) == 1
+    # A revision is compared with the batch before it, not with what it corrects.
+    assert run(folder, project=steady, revision=True).rows["rooms"] == 2
+
+
+def test_old_news_and_too_many_nulls_refuse_a_batch(run: Run, tmp_path: Path) -> None:
+    price = replace(NIGHTS.column("price"), max_null_share=0.2)
+    nights = replace(
+        NIGHTS,
+        max_age=timedelta(days=3),
+        columns=(*NIGHTS.columns[:2], price, NIGHTS.column("booked")),
+    )
+    run(write_batch(tmp_path), project=hotel(replace(nights, columns=NIGHTS.columns)))
+    with pytest.raises(
+        BadData,
+        match=r"^2 faults: nights.csv has no night from 2024-02-26 on: 2024-01-31; nights.csv has "
+        r"a price that is null in more than 0.2 of its rows: 0.6667; ",
+    ):
+        run(tmp_path, project=hotel(nights), as_of=LATER)
+
+
+def test_a_unique_column_has_no_value_twice_in_a_batch(run: Run, tmp_path: Path) -> None:
+    note = replace(ROOMS.column("note"), unique=True)
+    project = hotel(replace(ROOMS, columns=(*ROOMS.columns[:2], note)))
+    rooms = "room,kind,note\n1,single,a\n2,double,b\n3,double,\n4,double,\n"
+    run(write_batch(tmp_path, rooms=rooms), project=project)
+    run(write_batch(tmp_path, rooms=rooms.replace("1,", "5,")), project=project, as_of=LATER)
+    with pytest.raises(BadData, match=r"2 faults: rooms.csv row 2 column note: 'b' is there more"):
+        run(write_batch(tmp_path, rooms=rooms.replace(",a", ",b")), project=project, revision=True)
+
+
+def test_both_revisions_of_a_day_stay_readable(
+    run: Run, connection: Connection, tmp_path: Path
+) -> None:
+    first = run(write_batch(tmp_path))
+    second = run(
+        write_batch(tmp_path, rooms=BATCH["rooms"].replace("2,double", "2,single")), revision=True
+    )
+    by_snapshot = (
+        "SELECT DISTINCT ON (room) room, kind FROM hotel.rooms WHERE snapshot_id <= {} "
+        "ORDER BY room, snapshot_id DESC"
+    )
+    for done, kind in [(first, "double"), (second, "single")]:
+        assert rows(connection, by_snapshot.format(done.snapshot_id))[1] == (2, kind)
+    assert [
+        (s.revision, s.created_by, s.files["rooms"]["name"], len(s.files["rooms"]["sha256"]))
+        for s in snapshots.list_snapshots(connection, "hotel")
+    ] == [(1, "tester", "rooms.csv", 64), (2, "tester", "rooms.csv", 64)]
+
+
 def test_missing_files_and_folders(run: Run, connection: Connection, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such folder"):
         run(tmp_path / "nowhere")
@@ -323,7 +404,10 @@ def test_a_declaration_that_changed_is_refused_and_nothing_stored(
     run(write_batch(tmp_path))
     other = hotel(replace(ROOMS, columns=ROOMS.columns[:2]))
     write_batch(tmp_path, rooms="room,kind\n1,single\n2,single\n")
-    with pytest.raises(ConfigurationError, match=r"hotel\.rooms is not as declared: it has note"):
+    with pytest.raises(
+        ConfigurationError,
+        match=r"column hotel\.rooms\.note \(text\) is no longer declared; keep it",
+    ):
         run(tmp_path, project=other, as_of=LATER)
     assert len(snapshots.list_snapshots(connection, "hotel")) == 1
 

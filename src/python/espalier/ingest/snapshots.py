@@ -67,6 +67,27 @@ def newest_revision(connection: Connection, project: str, as_of: date) -> Snapsh
     return found[0] if found else None
 
 
+def newest_content(connection: Connection, project: str, as_of: date) -> Snapshot | None:
+    """The newest revision of one `as_of` that holds a whole batch, not replayed rows alone."""
+    found = _select(
+        connection,
+        "project = %s AND as_of = %s AND NOT validation ? 'replays' ORDER BY revision DESC LIMIT 1",
+        [project, as_of],
+    )
+    return found[0] if found else None
+
+
+def newest_before(connection: Connection, project: str, as_of: date) -> Snapshot | None:
+    """The newest whole batch of a day before `as_of`."""
+    found = _select(
+        connection,
+        "project = %s AND as_of < %s AND NOT validation ? 'replays' "
+        "ORDER BY as_of DESC, revision DESC LIMIT 1",
+        [project, as_of],
+    )
+    return found[0] if found else None
+
+
 def insert(
     connection: Connection,
     *,

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
-import hashlib
+import gzip
+from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.csv
+import pyarrow.parquet
 import pytest
 
 from espalier.errors import BadData, UsageError
@@ -27,7 +30,6 @@ def test_all_missing_files_are_named(tmp_path: Path) -> None:
     write_batch(tmp_path)
     (tmp_path / "rooms.csv").unlink()
     (tmp_path / "stays.csv").unlink()
-    (tmp_path / "stays.csv").mkdir()
     with pytest.raises(BadData, match=r"no rooms\.csv, stays\.csv"):
         source.find(tmp_path, HOTEL.tables)
 
@@ -46,7 +48,8 @@ def test_all_missing_files_are_named(tmp_path: Path) -> None:
         (b"\xef\xbb\xbf", "is empty"),
         (b"\n\n", "is empty"),
         ("room,kind,note\n".encode("utf-16"), "line 1: is not UTF-8"),
-        (b'"room,kind,note\n', "its header is not CSV"),
+        (b'"room,kind,note\n', "line 1: the header is not CSV"),
+        (b"room,kind,note\r1,single,\r", "its lines end in CR alone"),
         (b"\0room,kind,note\n", "unknown"),
     ],
 )
@@ -58,31 +61,38 @@ def test_another_header_is_refused(tmp_path: Path, header: bytes, message: str) 
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("header", [b"\xef\xbb\xbfroom,kind\r\n", b'"room","kind"', b"room,kind\r"])
-def test_a_header_may_have_a_byte_order_mark_quotes_and_any_line_end(header: bytes) -> None:
+@pytest.mark.parametrize("header", [b"\xef\xbb\xbfroom,kind\r\n", b'"room","kind"', b"room,kind"])
+def test_a_header_may_have_a_byte_order_mark_quotes_and_either_line_end(header: bytes) -> None:
     assert source.read_header(Path("x.csv"), header) == ("room", "kind")
 
 
-def test_a_file_is_passed_on_without_its_mark_and_hashed_with_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(source, "CHUNK_BYTES", 4)
-    content = b"\xef\xbb\xbf" + "a,b\né,€😀\n".encode()
-    path = tmp_path / "x.csv"
-    path.write_bytes(content)
-    passed: list[bytes] = []
-    facts = source.stream(path, passed.append)
-    assert b"".join(passed) == content[3:]
-    assert facts == source.FileFacts(hashlib.sha256(content).hexdigest(), len(content))
+@pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to(path.name)])
+def test_what_is_no_file_is_named(tmp_path: Path, make: Callable[[Path], object]) -> None:
+    write_batch(tmp_path)
+    (tmp_path / "stays.csv").unlink()
+    make(tmp_path / "stays.csv")
+    with pytest.raises(BadData, match=r"stays\.csv: is not a file"):
+        source.find(tmp_path, HOTEL.tables)
 
 
-@pytest.mark.parametrize("chunk", [1, 3, 4, 7, 1000])
-@pytest.mark.parametrize("rest", [b"\xe9t\xe9\nmore\n", b"\xe2\x82"])
-def test_the_line_of_what_is_not_utf8_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int, rest: bytes
-) -> None:
-    monkeypatch.setattr(source, "CHUNK_BYTES", chunk)
-    path = tmp_path / "x.csv"
-    path.write_bytes("a\né\n".encode() + rest)
-    with pytest.raises(BadData, match=r"x\.csv line 3: is not UTF-8"):
-        source.stream(path, len)
+def test_a_table_has_one_file(tmp_path: Path) -> None:
+    write_batch(tmp_path)
+    (tmp_path / "stays.csv.gz").touch()
+    (tmp_path / "stays.parquet").touch()
+    with pytest.raises(BadData, match=r"3 files: stays\.csv, stays\.csv\.gz, stays\.parquet"):
+        source.find(tmp_path, HOTEL.tables)
+
+
+def test_the_format_is_told_by_the_name(tmp_path: Path) -> None:
+    write_batch(tmp_path)
+    rooms, nights = tmp_path / "rooms.csv", tmp_path / "nights.csv"
+    (tmp_path / "rooms.csv.gz").write_bytes(gzip.compress(rooms.read_bytes()))
+    pyarrow.parquet.write_table(pyarrow.csv.read_csv(nights), tmp_path / "nights.parquet")
+    rooms.unlink()
+    nights.unlink()
+    found = source.find(tmp_path, HOTEL.tables)
+    assert [file.format.value for file in found] == [".csv.gz", ".parquet", ".csv"]
+    assert [file.header for file in found[:2]] == [
+        ("room", "kind", "note"),
+        ("room", "night", "price", "booked"),
+    ]

@@ -246,5 +246,5 @@ def test_what_a_dead_call_left_is_dropped_and_what_a_live_one_uses_is_not(
                 dead.execute("SELECT 1")
             assert staging.drop_leftovers(connection) == 1
             assert {name for (name,) in tables_in_staging(connection)} == {
-                in_use.raw(table) for table in HOTEL.tables
+                in_use.typed(table) for table in HOTEL.tables
             }

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import date
+from typing import LiteralString
 
 from psycopg import sql
 
 from espalier.contract import Column, ColumnType, Table
 from espalier.errors import ConfigurationError
+from espalier.ingest import snapshot_reference
 from espalier.ingest.staging import LINE, SCHEMA, Staging
 from espalier.postgres.connect import Connection
 from espalier.project import Project
@@ -18,7 +20,32 @@ _RESERVED_SCHEMAS = frozenset(
     {"espalier", "feast", "online", "staging", "public", "information_schema"}
 )
 # As format_type writes them.
-_CATALOG_NAMES = {ColumnType.TIMESTAMP: "timestamp with time zone"}
+CATALOG_NAMES = {ColumnType.TIMESTAMP: "timestamp with time zone"}
+
+# Both is done again when the rows are there, before anyone else sees them.
+_BEFORE_ALL: LiteralString = (
+    "ALTER TABLE {target} DROP CONSTRAINT {primary_key}, DISABLE TRIGGER {of_a_snapshot}"
+)
+_AFTER_ALL: LiteralString = (
+    "ALTER TABLE {target} ADD CONSTRAINT {primary_key} PRIMARY KEY ({key}, {snapshot}), "
+    "ENABLE TRIGGER {of_a_snapshot}"
+)
+_ADD_ALL: LiteralString = """
+    INSERT INTO {target} ({columns}, {known_at}, {snapshot})
+    SELECT {columns}, {known}, {snapshot_id} FROM {staged}
+"""
+_ADD_CHANGED: LiteralString = """
+    INSERT INTO {target} ({columns}, {known_at}, {snapshot})
+    SELECT {new_columns}, new.{known_at}, {snapshot_id}
+    FROM (SELECT *, {known} AS {known_at} FROM {staged}) AS new LEFT JOIN (
+        SELECT DISTINCT ON (asked.{line}) asked.{line}, {stored_columns}
+        FROM (SELECT {line}, {key}, {known} AS {known_at} FROM {staged}) AS asked
+            JOIN {target} AS stored
+            ON {same_key} AND stored.{known_at} <= asked.{known_at}
+        ORDER BY asked.{line}, stored.{known_at} DESC, stored.{snapshot} DESC
+    ) AS current USING ({line})
+    WHERE current.{line} IS NULL OR ROW({current_columns}) IS DISTINCT FROM ROW({new_columns})
+"""
 
 
 def check_names(project: Project) -> None:
@@ -57,11 +84,12 @@ def ensure(connection: Connection, project: Project) -> None:
         sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(project.name))
     )
     for table in project.tables:
-        found = _stored_columns(connection, project, table)
+        found = stored_columns(connection, project, table)
         if found:
             _compare(connection, project, table, found)
         else:
             _create(connection, project, table)
+        snapshot_reference.require(connection, project.name, table.name)
 
 
 def stored_tables(connection: Connection, project: Project) -> dict[str, tuple[str, str]]:
@@ -69,7 +97,7 @@ def stored_tables(connection: Connection, project: Project) -> dict[str, tuple[s
     return {
         table.name: (project.name, table.name)
         for table in project.tables
-        if _stored_columns(connection, project, table)
+        if stored_columns(connection, project, table)
     }
 
 
@@ -91,39 +119,34 @@ def add_rows(
     """
     names = [c.name for c in table.columns]
     target = sql.Identifier(project.name, table.name)
-    columns = sql.SQL(", ").join(sql.Identifier(name) for name in names)
-    query = sql.SQL(
-        """
-        WITH new AS MATERIALIZED (
-            SELECT {line}, {columns}, {known} AS {known_at} FROM {staged}
-        ), current AS MATERIALIZED (
-            SELECT DISTINCT ON (new.{line}) new.{line}, {stored_columns}
-            FROM new JOIN {target} AS stored
-                ON {same_key} AND stored.{known_at} <= new.{known_at}
-            ORDER BY new.{line}, stored.{known_at} DESC, stored.{snapshot} DESC
-        )
-        INSERT INTO {target} ({columns}, {known_at}, {snapshot})
-        SELECT {new_columns}, new.{known_at}, {snapshot_id}
-        FROM new LEFT JOIN current USING ({line})
-        WHERE current.{line} IS NULL OR ROW({current_columns}) IS DISTINCT FROM ROW({new_columns})
-        """
-    ).format(
-        line=sql.Identifier(LINE),
-        columns=columns,
-        known=_known_at(project, table, as_of, backfill=backfill),
-        known_at=sql.Identifier(KNOWN_AT),
-        staged=sql.Identifier(SCHEMA, place.typed(table)),
-        stored_columns=_qualified("stored", names),
-        target=target,
-        same_key=sql.SQL(" AND ").join(
-            sql.SQL("stored.{key} = new.{key}").format(key=sql.Identifier(key)) for key in table.key
+    parts = {
+        "line": sql.Identifier(LINE),
+        "known_at": sql.Identifier(KNOWN_AT),
+        "snapshot": sql.Identifier(SNAPSHOT_ID),
+        "snapshot_id": sql.Literal(snapshot_id),
+        "target": target,
+        "primary_key": sql.Identifier(_key_name(table)),
+        "of_a_snapshot": sql.Identifier(snapshot_reference.TRIGGER),
+        "staged": sql.Identifier(SCHEMA, place.typed(table)),
+        "known": _known_at(project, table, as_of, backfill=backfill),
+        "columns": sql.SQL(", ").join(sql.Identifier(name) for name in names),
+        "key": sql.SQL(", ").join(sql.Identifier(name) for name in table.key),
+        "same_key": sql.SQL(" AND ").join(
+            sql.SQL("stored.{key} = asked.{key}").format(key=sql.Identifier(name))
+            for name in table.key
         ),
-        snapshot=sql.Identifier(SNAPSHOT_ID),
-        snapshot_id=sql.Literal(snapshot_id),
-        new_columns=_qualified("new", names),
-        current_columns=_qualified("current", names),
-    )
-    stored = connection.execute(query).rowcount
+        "new_columns": _qualified("new", names),
+        "stored_columns": _qualified("stored", names),
+        "current_columns": _qualified("current", names),
+    }
+    if _has_rows(connection, target):
+        stored = connection.execute(sql.SQL(_ADD_CHANGED).format(**parts)).rowcount
+    else:
+        # The first rows have nothing to be compared with, are all of the snapshot at hand, and an
+        # index is built of a whole in half the time.
+        connection.execute(sql.SQL(_BEFORE_ALL).format(**parts))
+        stored = connection.execute(sql.SQL(_ADD_ALL).format(**parts)).rowcount
+        connection.execute(sql.SQL(_AFTER_ALL).format(**parts))
     connection.execute(sql.SQL("ANALYZE {}").format(target))
     return stored
 
@@ -140,6 +163,16 @@ def _known_at(project: Project, table: Table, as_of: date, *, backfill: bool) ->
     return known
 
 
+def _key_name(table: Table) -> str:
+    # As PostgreSQL names it.
+    return f"{table.name}_pkey"
+
+
+def _has_rows(connection: Connection, target: sql.Identifier) -> bool:
+    row = connection.execute(sql.SQL("SELECT EXISTS (SELECT FROM {})").format(target)).fetchone()
+    return row is not None and bool(row[0])
+
+
 def _qualified(alias: str, names: list[str]) -> sql.Composed:
     return sql.SQL(", ").join(sql.Identifier(alias, name) for name in names)
 
@@ -151,7 +184,7 @@ def _create(connection: Connection, project: Project, table: Table) -> None:
         sql.SQL("{} {} {}").format(
             sql.Identifier(c.name),
             sql.SQL(c.type.value),
-            sql.SQL("" if _may_be_null(table, c) else "NOT NULL"),
+            sql.SQL("" if may_be_null(table, c) else "NOT NULL"),
         )
         for c in table.columns
     )
@@ -159,8 +192,16 @@ def _create(connection: Connection, project: Project, table: Table) -> None:
     connection.execute(
         sql.SQL(
             "CREATE TABLE {} ({}, {} timestamptz NOT NULL, "
-            "{} bigint NOT NULL REFERENCES espalier.snapshots, PRIMARY KEY ({}, {}))"
-        ).format(target, columns, known_at, snapshot_id, key, snapshot_id)
+            "{} bigint NOT NULL, CONSTRAINT {} PRIMARY KEY ({}, {}))"
+        ).format(
+            target,
+            columns,
+            known_at,
+            snapshot_id,
+            sql.Identifier(_key_name(table)),
+            key,
+            snapshot_id,
+        )
     )
     connection.execute(
         sql.SQL(
@@ -168,17 +209,28 @@ def _create(connection: Connection, project: Project, table: Table) -> None:
             "FOR EACH STATEMENT EXECUTE FUNCTION espalier.refuse_change()"
         ).format(target)
     )
+    make_latest(connection, project, table)
+    comment(connection, project, table)
+
+
+def make_latest(connection: Connection, project: Project, table: Table) -> None:
+    """Make the view of the newest version of each key, or add the table's new columns to it."""
     connection.execute(
         sql.SQL(
-            "CREATE VIEW {} AS SELECT DISTINCT ON ({key}) * FROM {} ORDER BY {key}, {} DESC, {} DESC"
+            "CREATE OR REPLACE VIEW {} AS SELECT DISTINCT ON ({key}) * FROM {} "
+            "ORDER BY {key}, {} DESC, {} DESC"
         ).format(
             sql.Identifier(project.name, f"{table.name}_latest"),
-            target,
-            known_at,
-            snapshot_id,
-            key=key,
+            sql.Identifier(project.name, table.name),
+            sql.Identifier(KNOWN_AT),
+            sql.Identifier(SNAPSHOT_ID),
+            key=sql.SQL(", ").join(sql.Identifier(name) for name in table.key),
         )
     )
+
+
+def comment(connection: Connection, project: Project, table: Table) -> None:
+    """Tell PostgreSQL what each column means."""
     for column in table.columns:
         connection.execute(
             sql.SQL("COMMENT ON COLUMN {} IS {}").format(
@@ -188,11 +240,12 @@ def _create(connection: Connection, project: Project, table: Table) -> None:
         )
 
 
-def _may_be_null(table: Table, column: Column) -> bool:
+def may_be_null(table: Table, column: Column) -> bool:
+    """Whether the stored column may be null."""
     return column.nullable and column.name not in (*table.key, table.event_time)
 
 
-def _stored_columns(
+def stored_columns(
     connection: Connection, project: Project, table: Table
 ) -> Mapping[str, tuple[str, bool]]:
     """Type and nullability of each column of the table; empty when it is not there."""
@@ -212,10 +265,10 @@ def _compare(
     connection: Connection, project: Project, table: Table, found: Mapping[str, tuple[str, bool]]
 ) -> None:
     declared = {
-        c.name: (_CATALOG_NAMES.get(c.type, c.type.value), _may_be_null(table, c))
+        c.name: (CATALOG_NAMES.get(c.type, c.type.value), may_be_null(table, c))
         for c in table.columns
     }
-    declared[KNOWN_AT] = (_CATALOG_NAMES[ColumnType.TIMESTAMP], False)
+    declared[KNOWN_AT] = (CATALOG_NAMES[ColumnType.TIMESTAMP], False)
     declared[SNAPSHOT_ID] = ("bigint", False)
     differences = [f"it lacks {name}" for name in declared if name not in found]
     differences += [f"it has {name}, not declared" for name in found if name not in declared]
@@ -224,7 +277,7 @@ def _compare(
         for name in declared
         if name in found and found[name] != declared[name]
     ]
-    key = _stored_key(connection, project, table)
+    key = stored_key(connection, project, table)
     if key != {*table.key, SNAPSHOT_ID}:
         differences.append(
             f"its key is {', '.join(sorted(key - {SNAPSHOT_ID}))}, "
@@ -242,7 +295,8 @@ def _says(column: tuple[str, bool]) -> str:
     return f"{kind}{'' if nullable else ' not null'}"
 
 
-def _stored_key(connection: Connection, project: Project, table: Table) -> set[str]:
+def stored_key(connection: Connection, project: Project, table: Table) -> set[str]:
+    """The columns of the table's primary key."""
     rows = connection.execute(
         """
         SELECT a.attname

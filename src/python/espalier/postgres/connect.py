@@ -9,6 +9,10 @@ import psycopg
 from espalier.errors import DependencyUnreachable
 
 Connection = psycopg.Connection[tuple[Any, ...]]
+AsyncConnection = psycopg.AsyncConnection[tuple[Any, ...]]
+
+_OPTIONS = "-c timezone=UTC -c search_path=public"
+_TIMEOUT_SECONDS = 10
 
 
 def connect(dsn: str, *, autocommit: bool = False) -> Connection:
@@ -19,10 +23,17 @@ def connect(dsn: str, *, autocommit: bool = False) -> Connection:
     """
     try:
         return psycopg.connect(
-            dsn,
-            autocommit=autocommit,
-            connect_timeout=10,
-            options="-c timezone=UTC -c search_path=public",
+            dsn, autocommit=autocommit, connect_timeout=_TIMEOUT_SECONDS, options=_OPTIONS
+        )
+    except psycopg.OperationalError as error:
+        raise unreachable(error) from error
+
+
+async def connect_async(dsn: str, *, autocommit: bool = False) -> AsyncConnection:
+    """As `connect`, for the running event loop."""
+    try:
+        return await psycopg.AsyncConnection.connect(
+            dsn, autocommit=autocommit, connect_timeout=_TIMEOUT_SECONDS, options=_OPTIONS
         )
     except psycopg.OperationalError as error:
         raise unreachable(error) from error
