@@ -10,15 +10,18 @@ import pytest
 from psycopg import sql
 
 from espalier.contract import Column, ColumnType, Table
+from espalier.features.testing import Opened
 from espalier.ingest import tables
 from espalier.postgres import embedded, migrate
 from espalier.postgres.connect import Connection, connect
 from espalier.project import Calendar, Entity, FeatureView, Label, Project
 
 
-def shop(time_type: ColumnType = ColumnType.DATE, **view: Any) -> Project:
+def shop(
+    time_type: ColumnType = ColumnType.DATE, key_type: ColumnType = ColumnType.TEXT, **view: Any
+) -> Project:
     """A product with one feature of each type, whose events are days or instants."""
-    key = Column(name="shop_id", type=ColumnType.TEXT, description="the shop")
+    key = Column(name="shop_id", type=key_type, description="the shop")
     happened = Column(name="happened", type=time_type, description="when")
     return Project(
         name="shops",
@@ -133,6 +136,14 @@ def new_database(server: embedded.Server) -> Iterator[Callable[[], str]]:
 @pytest.fixture
 def dsn(new_database: Callable[[], str]) -> str:
     return new_database()
+
+
+@pytest.fixture
+def opened(dsn: str) -> Iterator[Opened]:
+    """An online store of its own."""
+    handle = Opened(dsn)
+    yield handle
+    handle.store.disconnect()
 
 
 @pytest.fixture

@@ -47,9 +47,9 @@ def fact(
     add_versions(connection, project, "facts", [row])
 
 
-def random_history(connection: Connection, *, late: bool) -> None:
+def random_history(connection: Connection, *, late: bool, seed: int = 7) -> None:
     """Facts and outcomes of many shops; with `late`, versions that became known later as well."""
-    chance = random.Random(7)
+    chance = random.Random(seed)
     facts, outcomes = [], []
     for shop_id in (f"shop-{n}" for n in range(40)):
         for number in range(12):
@@ -254,13 +254,15 @@ def historical(store: FeatureStore, labels: pd.DataFrame) -> pd.DataFrame:
     ]
 
 
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("late", [False, True])
 def test_a_training_set_equals_feasts_historical_features(
     store: FeatureStore,
     shops: Connection,
     late: bool,  # a parameter of the test
+    seed: int,
 ) -> None:
-    random_history(shops, late=late)
+    random_history(shops, late=late, seed=seed)
     ours = training_set(shops, SHOPS, as_of=date(2021, 1, 1))
     assert len(ours) > 80
     assert ours.attrs["without_features"] > 5

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 from feast import FeatureView
+from feast.feature_view import DUMMY_ENTITY_NAME
 from feast.infra.common.materialization_job import MaterializationJobStatus, MaterializationTask
 from feast.infra.compute_engines.local.compute import LocalComputeEngine
 from feast.infra.compute_engines.local.job import LocalMaterializationJob
@@ -67,7 +68,10 @@ class InDatabaseComputeEngine(LocalComputeEngine):
             config=self.repo_config,
             data_source=source,
             join_key_columns=[
-                registry.get_entity(name, task.project).join_key for name in view.entities
+                registry.get_entity(name, task.project).join_key
+                for name in view.entities
+                # The offline store adds the key of a view without entities itself.
+                if name != DUMMY_ENTITY_NAME
             ],
             feature_name_columns=[feature.name for feature in view.features],
             timestamp_field=source.timestamp_field,

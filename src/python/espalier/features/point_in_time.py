@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from datetime import date
 from typing import Any, LiteralString
 
+import numpy as np
 import pandas as pd
 import psycopg
 from psycopg import sql
@@ -21,11 +22,20 @@ from psycopg import sql
 from espalier.contract import ColumnType
 from espalier.errors import ConfigurationError
 from espalier.features import history
+from espalier.features.columns import Array, Kind, read_columns
 from espalier.postgres.connect import Connection
 from espalier.project import Project
 
+_KEY_KINDS: dict[ColumnType, Kind] = {ColumnType.TEXT: "text", ColumnType.INTEGER: "int8"}
 
-def training_set(connection: Connection, project: Project, *, as_of: date) -> pd.DataFrame:
+
+def training_set(
+    connection: Connection,
+    project: Project,
+    *,
+    as_of: date,
+    snapshots: Sequence[int] | None = None,
+) -> pd.DataFrame:
     """One row per label known by `as_of`, with the features known at the label's time.
 
     A label's features are those with the newest event time not after the label's time and not
@@ -35,6 +45,8 @@ def training_set(connection: Connection, project: Project, *, as_of: date) -> pd
         connection: The database.
         project: The project.
         as_of: The day, midnight UTC, by which a label must have been known.
+        snapshots: The ids of the only snapshots whose rows count. Without them a revision that was
+            stored since changes what was known then; with them a training set can be had again.
 
     Returns:
         The join key, label_time, label (bool), feature_time, then the view's features in declared
@@ -46,14 +58,16 @@ def training_set(connection: Connection, project: Project, *, as_of: date) -> pd
     """
     labels = project.table(project.label.table)
     query = sql.SQL(
-        "WITH labels AS ("
+        # Sorted before the join, which keeps the order: the rows are then narrow.
+        "SELECT label_time, label, coalesce(newest.event_time, '-infinity'), {numbers}, entity "
+        "FROM (SELECT * FROM ("
         " SELECT DISTINCT ON ({key}, {label_column}) {key} AS entity, {label_time} AS label_time,"
-        " {label} AS label FROM {labels} WHERE known_at <= %(as_of)s"
-        " ORDER BY {key}, {label_column}, known_at DESC, snapshot_id DESC) "
-        "SELECT entity, label_time, label, newest.* FROM labels LEFT JOIN LATERAL ("
-        " SELECT {event_time}, {features} FROM {table} WHERE {key} = entity"
+        " {label} AS label FROM {labels} WHERE known_at <= %(as_of)s{among}"
+        " ORDER BY {key}, {label_column}, known_at DESC, snapshot_id DESC) AS known "
+        "WHERE label IS NOT NULL ORDER BY label_time, {order}) AS labels LEFT JOIN LATERAL ("
+        " SELECT {event_time} AS event_time, {features} FROM {table} WHERE {key} = entity"
         " AND {event_column} <= {label_time_there} AND {event_column} >= {oldest}"
-        " AND known_at <= label_time"
+        " AND known_at <= label_time{among}"
         " ORDER BY {event_column} DESC, known_at DESC, snapshot_id DESC LIMIT 1) AS newest ON true "
         "ORDER BY label_time, {order}"
     ).format(
@@ -63,18 +77,43 @@ def training_set(connection: Connection, project: Project, *, as_of: date) -> pd
         label_column=sql.Identifier(project.label.time),
         label_time=history.as_instant(labels, project.label.time),
         label_time_there=_event_bound(project, "label_time"),
-        oldest=_event_bound(project, "label_time - %(ttl)s"),
+        oldest=_event_bound(project, "label_time - %(ttl)s::interval"),
+        among=sql.SQL("" if snapshots is None else " AND snapshot_id = ANY(%(snapshots)s)"),
     )
-    rows = _fetch(connection, project, query, as_of=history.midnight(as_of), ttl=project.view.ttl)
-    with_features = [row for row in rows if row[3] is not None]
-    frame = _frame(with_features, project, ("label_time", "label", "feature_time"))
-    frame["label"] = frame["label"].astype(bool)
-    frame.attrs["without_features"] = len(rows) - len(with_features)
+    label_time, label, feature_time, *features, key = _fetch(
+        connection,
+        project,
+        query,
+        ("timestamptz", "bool", "timestamptz"),
+        as_of=history.midnight(as_of),
+        ttl=project.view.ttl,
+        snapshots=None if snapshots is None else list(snapshots),
+    )
+    found = ~np.isnat(feature_time)
+    frame = _frame(project, features, found)
+    for name, values in (
+        ("feature_time", _times(feature_time[found])),
+        ("label", label[found]),
+        ("label_time", _times(label_time[found])),
+        (project.entity.join_key, key[found]),
+    ):
+        frame.insert(0, name, values)
+    frame.attrs["without_features"] = int(len(found) - found.sum())
     return frame
 
 
-def features_at(connection: Connection, project: Project, *, when: date) -> pd.DataFrame:
+def features_at(
+    connection: Connection,
+    project: Project,
+    *,
+    when: date,
+    first: str | None = None,
+    before: str | None = None,
+) -> pd.DataFrame:
     """Each entity's features as known at `when`, midnight UTC, unless older than the view's ttl.
+
+    `first` and `before` bound the entities' keys, as text, in the database's own order of them:
+    from the one on, and up to and without the other.
 
     Returns:
         The join key, feature_time, then the features as in `training_set`. Sorted by join key.
@@ -83,18 +122,33 @@ def features_at(connection: Connection, project: Project, *, when: date) -> pd.D
         ConfigurationError: nothing of the project was ingested yet.
     """
     query = sql.SQL(
-        "SELECT * FROM (SELECT DISTINCT ON ({key}) {key} AS entity, {event_time}, {features}"
+        "SELECT event_time, {numbers}, entity FROM ("
+        " SELECT DISTINCT ON ({key}) {key} AS entity, {event_time} AS event_time, {features}"
         " FROM {table} WHERE {event_column} <= {at} AND {event_column} >= {oldest}"
-        " AND known_at <= %(at)s"
+        " AND known_at <= %(at)s{from_first}{up_to_before}"
         " ORDER BY {key}, {event_column} DESC, known_at DESC, snapshot_id DESC) AS newest "
         "ORDER BY {order}"
     ).format(
         **_parts(project),
         at=_event_bound(project, "%(at)s::timestamptz"),
-        oldest=_event_bound(project, "%(at)s::timestamptz - %(ttl)s"),
+        oldest=_event_bound(project, "%(at)s::timestamptz - %(ttl)s::interval"),
+        from_first=_key_bound(project, ">= %(from_key)s", wanted=first is not None),
+        up_to_before=_key_bound(project, "< %(to_key)s", wanted=before is not None),
     )
-    rows = _fetch(connection, project, query, at=history.midnight(when), ttl=project.view.ttl)
-    return _frame(rows, project, ("feature_time",))
+    feature_time, *features, key = _fetch(
+        connection,
+        project,
+        query,
+        ("timestamptz",),
+        at=history.midnight(when),
+        ttl=project.view.ttl,
+        from_key=first,
+        to_key=before,
+    )
+    frame = _frame(project, features)
+    frame.insert(0, "feature_time", _times(feature_time))
+    frame.insert(0, project.entity.join_key, key)
+    return frame
 
 
 def _parts(project: Project) -> dict[str, sql.Composable]:
@@ -106,10 +160,8 @@ def _parts(project: Project) -> dict[str, sql.Composable]:
         "event_column": sql.Identifier(project.event_time),
         "event_time": history.as_instant(table, project.event_time),
         "table": history.relation(project, table.name),
-        "features": sql.SQL(", ").join(
-            sql.SQL("{0}::double precision AS {0}").format(sql.Identifier(name))
-            for name in project.view.features
-        ),
+        "features": _each(project, "{0}"),
+        "numbers": _each(project, "coalesce({0}::double precision, 'NaN')"),
         # The same order under every locale of the server.
         "order": sql.SQL('{} COLLATE "C"').format(entity) if by_bytes else entity,
     }
@@ -120,12 +172,40 @@ def _event_bound(project: Project, instant: LiteralString) -> sql.Composable:
     return history.comparable(table, project.event_time, sql.SQL(instant))
 
 
+def _key_bound(project: Project, bound: LiteralString, *, wanted: bool) -> sql.Composable:
+    if not wanted:
+        return sql.SQL("")
+    key = project.table(project.view.table).column(project.entity.join_key)
+    return sql.SQL(" AND {} " + bound + "::{}").format(
+        sql.Identifier(key.name), sql.SQL(key.type.value)
+    )
+
+
+def _each(project: Project, expression: LiteralString) -> sql.Composed:
+    return sql.SQL(", ").join(
+        sql.SQL(expression).format(sql.Identifier(name)) for name in project.view.features
+    )
+
+
 def _fetch(
-    connection: Connection, project: Project, query: sql.Composed, **parameters: Any
-) -> list[tuple[Any, ...]]:
+    connection: Connection,
+    project: Project,
+    query: sql.Composed,
+    first: tuple[Kind, ...],
+    **parameters: Any,
+) -> list[Array]:
+    """The query's columns: those of `first`, the features and the join key."""
+    key = project.table(project.view.table).column(project.entity.join_key)
+    if key.type not in _KEY_KINDS:
+        raise ConfigurationError(
+            f"join key {key.name} of project {project.name} is {key.type.value}",
+            fix="declare it as TEXT or INTEGER",
+        )
+    features: list[Kind] = ["float8"] * len(project.view.features)
     try:
-        with connection.cursor(binary=True) as cursor:
-            return cursor.execute(query, parameters).fetchall()
+        return read_columns(
+            connection, query, (*first, *features, _KEY_KINDS[key.type]), parameters
+        )
     except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
         connection.rollback()
         raise ConfigurationError(
@@ -134,11 +214,16 @@ def _fetch(
         ) from error
 
 
-def _frame(
-    rows: Sequence[tuple[Any, ...]], project: Project, middle: tuple[str, ...]
-) -> pd.DataFrame:
-    columns = [project.entity.join_key, *middle, *project.view.features]
-    frame = pd.DataFrame(rows, columns=columns)
-    types: dict[str, str] = dict.fromkeys(project.view.features, "float64")
-    types |= {name: "datetime64[ns, UTC]" for name in middle if name.endswith("_time")}
-    return frame.astype(types)
+def _frame(project: Project, features: list[Array], rows: Array | None = None) -> pd.DataFrame:
+    """The features, all rows or the marked ones; each column is let go once it is taken over."""
+    count = len(features[0]) if rows is None else int(rows.sum())
+    # A frame keeps columns of one type as one block with a row for each of them.
+    block = np.empty((len(features), count))
+    for number in reversed(range(len(features))):
+        values = features.pop()
+        block[number] = values if rows is None else values[rows]
+    return pd.DataFrame(block.T, columns=list(project.view.features), copy=False)
+
+
+def _times(instants: Array) -> pd.DatetimeIndex:
+    return pd.DatetimeIndex(instants.astype("datetime64[ns]")).tz_localize("UTC")

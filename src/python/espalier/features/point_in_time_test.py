@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from datetime import date, datetime, timedelta
+import math
+from dataclasses import replace
+from datetime import date, datetime, timedelta, timezone
 from typing import Any
 
 import numpy as np
@@ -187,6 +189,108 @@ def test_without_ingested_tables_it_says_what_to_do(database: Connection) -> Non
         training_set(database, SHOPS, as_of=LATER)
     with pytest.raises(ConfigurationError, match="ingest a batch first"):
         features_at(database, SHOPS, when=LATER)
+
+
+def test_a_label_that_is_known_no_more_is_no_row(database: Connection) -> None:
+    """The contract may allow a null; a correction may also take the value back."""
+    facts_table, outcomes = SHOPS.tables
+    *others, closed = outcomes.columns
+    project = replace(
+        SHOPS,
+        tables=(facts_table, replace(outcomes, columns=(*others, replace(closed, nullable=True)))),
+    )
+    make_tables(database, project)
+    facts(database, 10, 1)
+    label(database, 10, closed=True, known=day(12))
+    retracted = ("a", day(10).date(), None, day(13), 2)
+    add_versions(database, project, "outcomes", [retracted])
+    assert training_set(database, project, as_of=day(12).date())["label"].tolist() == [True]
+    frame = training_set(database, project, as_of=day(13).date())
+    assert len(frame) == 0
+    assert frame.attrs["without_features"] == 0
+
+
+def test_integers_are_floats_and_special_floats_stay(shops: Connection) -> None:
+    label(shops, 10)
+    label(shops, 10, shop_id="b")
+    label(shops, 10, shop_id="c")
+    facts(shops, 10, 2**53, spend=math.inf)
+    facts(shops, 10, -1, spend=math.nan, shop_id="b")
+    facts(shops, 10, None, spend=-0.0, shop_id="c")
+    frame = training_set(shops, SHOPS, as_of=LATER)
+    np.testing.assert_array_equal(frame["orders"], [2.0**53, -1, math.nan])
+    np.testing.assert_array_equal(frame["spend"], [math.inf, math.nan, -0.0])
+    assert np.signbit(frame["spend"].to_numpy()[2])
+
+
+def test_an_all_null_column_is_floats(shops: Connection) -> None:
+    for shop_id in "abc":
+        label(shops, 10, shop_id=shop_id)
+        facts(shops, 10, None, shop_id=shop_id)
+    frame = training_set(shops, SHOPS, as_of=LATER)
+    assert frame["orders"].dtype == np.float64
+    assert frame["orders"].isna().all()
+    assert frame["spend"].tolist() == [0.5] * 3
+
+
+def test_keys_may_be_integers(database: Connection) -> None:
+    project = shop(key_type=ColumnType.INTEGER)
+    make_tables(database, project)
+    keys = [10, 9, -(2**63), 2**63 - 1]
+    known = day(10)
+    add_versions(database, project, "facts", [(k, known.date(), 1, 0.5, known, 1) for k in keys])
+    add_versions(database, project, "outcomes", [(k, known.date(), True, day(12), 1) for k in keys])
+    frame = training_set(database, project, as_of=LATER)
+    assert frame["shop_id"].dtype == np.int64
+    assert frame["shop_id"].tolist() == sorted(keys)
+    assert features_at(database, project, when=known.date())["shop_id"].tolist() == sorted(keys)
+    empty = training_set(database, project, as_of=date(2000, 1, 1))
+    assert empty["shop_id"].dtype == np.int64
+
+
+def test_a_key_of_another_type_is_refused(database: Connection) -> None:
+    project = shop(key_type=ColumnType.DATE)
+    make_tables(database, project)
+    with pytest.raises(ConfigurationError, match="declare it as TEXT or INTEGER"):
+        training_set(database, project, as_of=LATER)
+
+
+def test_instants_of_any_zone_are_one_instant(dsn: str) -> None:
+    project = shop(ColumnType.TIMESTAMP)
+    east = timezone(timedelta(hours=14))
+    at = day(10, hours=3.5)
+    with connect(dsn, autocommit=True) as connection:
+        make_tables(connection, project)
+        for shop_id, event in (("a", at), ("b", at.astimezone(east))):
+            row = (shop_id, event, 1, 0.5, at.astimezone(east), 1)
+            add_versions(connection, project, "facts", [row])
+            late = (shop_id, event + timedelta(microseconds=1), 666, 0.5, at, 1)
+            add_versions(connection, project, "facts", [late])
+            outcome = (shop_id, event, True, day(12), 1)
+            add_versions(connection, project, "outcomes", [outcome])
+        frame = training_set(connection, project, as_of=LATER)
+    assert frame["label_time"].tolist() == [pd.Timestamp(at)] * 2
+    assert frame["feature_time"].tolist() == [pd.Timestamp(at)] * 2
+    assert orders_of(frame) == [1, 1]
+
+
+def test_many_rows_come_whole_and_in_order(shops: Connection) -> None:
+    """More than one chunk of what is read at once."""
+    shops.execute(
+        "INSERT INTO shops.facts SELECT 'shop-' || n, '2020-01-11', n, n / 4.0, '2020-01-11Z', 1"
+        " FROM generate_series(1, 40000) AS n"
+    )
+    shops.execute(
+        "INSERT INTO shops.outcomes SELECT 'shop-' || n, '2020-01-11', n % 3 = 0, '2020-01-13Z', 1"
+        " FROM generate_series(1, 40000) AS n"
+    )
+    frame = training_set(shops, SHOPS, as_of=LATER)
+    numbers = frame["shop_id"].str.removeprefix("shop-").astype(int)
+    assert len(frame) == 40_000
+    assert frame["shop_id"].is_monotonic_increasing
+    assert (frame["orders"] == numbers).all()
+    assert (frame["spend"] == numbers / 4).all()
+    assert (frame["label"] == (numbers % 3 == 0)).all()
 
 
 # A property: whatever the history, the SQL gives what the definition's words say.

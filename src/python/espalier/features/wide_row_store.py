@@ -9,39 +9,46 @@ one table (see `layout`) that any program can read by a plain SELECT. In feature
 
 A row is replaced only by one whose event is as new or newer, and of the same event by one that
 became known as late or later: rows that arrive late or twice never turn the store back.
+
+A row older than its view's ttl is answered with the status OUTSIDE_MAX_AGE, which Feast has for it
+and its own PostgreSQL store does not give; with `hide_expired` it is as if it were not there.
 """
 
 # ruff: noqa: ARG002, FBT001, PLR0917  # Feast's interface has these arguments
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import timedelta
 from typing import Any, Literal
 
 import psycopg
 from feast import Entity, FeatureView, RepoConfig
 from feast.infra.online_stores.online_store import OnlineStore
+from feast.infra.supported_async_methods import SupportedAsyncMethods
+from feast.protos.feast.serving.ServingService_pb2 import FieldStatus, GetOnlineFeaturesResponse
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
-from feast.protos.feast.types.Value_pb2 import Value
 from feast.repo_config import FeastConfigBaseModel
+from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from espalier.errors import BadData, ConfigurationError
-from espalier.features.wide_row_table import Row, Table, column_types, drop, fit, make_schema
+from espalier.features import wide_row_schema
+from espalier.features.layout import table_name
+from espalier.features.wide_row_read import AsyncReader, Read, Reader, Request, request
+from espalier.features.wide_row_table import APPLY, Row, Table, table_of
 from espalier.postgres.connect import Connection, connect, unreachable
-
-_APPLY = "apply the feature definitions (feast apply), then materialize"
-
-Read = tuple[datetime | None, dict[str, Value] | None]
 
 
 class WideRowOnlineStoreConfig(FeastConfigBaseModel):
     """Where the database is; what is left out is libpq's default.
 
     `host` is an address or the folder of a Unix socket. `conninfo` holds further libpq parameters,
-    as `sslmode=require`.
+    as `sslmode=require`. With `hide_expired` a row that is older than its view's ttl, by the
+    database's clock, is not given.
     """
 
     type: Literal["espalier.features.wide_row_store.WideRowOnlineStore"] = (
@@ -53,6 +60,7 @@ class WideRowOnlineStoreConfig(FeastConfigBaseModel):
     user: str = ""
     password: str = ""
     conninfo: str = ""
+    hide_expired: bool = False
 
     def dsn(self) -> str:
         """The connection string."""
@@ -72,7 +80,13 @@ class WideRowOnlineStore(OnlineStore):
     def __init__(self) -> None:
         """Connect to nothing yet."""
         super().__init__()
-        self._reader: Connection | None = None
+        self._reader = Reader()
+        self._async_reader: AsyncReader | None = None
+
+    @property
+    def async_supported(self) -> SupportedAsyncMethods:
+        """Reads and writes."""
+        return SupportedAsyncMethods(read=True, write=True)
 
     def update(
         self,
@@ -86,18 +100,17 @@ class WideRowOnlineStore(OnlineStore):
         """Make the tables fit the views: create, add and drop columns, drop.
 
         A feature that is added, or changes its type, is null until the next materialize. A view
-        whose join keys change starts empty.
+        whose join keys change starts empty. Those who read and write meanwhile, or afterwards by
+        the definitions of before, go on: what they name and the table has no more reads as null.
 
         Raises:
             ConfigurationError: a view cannot be kept in a table.
             DependencyUnreachable: PostgreSQL does not answer.
         """
-        with _transaction(config) as connection:
-            make_schema(connection)
-            for view in tables_to_delete:
-                drop(connection, Table(config.project, view))
-            for view in tables_to_keep:
-                fit(connection, Table(config.project, view))
+        keep = [table_of(config.project, view) for view in tables_to_keep]
+        gone = [table_name(config.project, view.name) for view in tables_to_delete]
+        with _errors():
+            wide_row_schema.apply(config.online_store.dsn(), keep, gone)
 
     def teardown(
         self,
@@ -106,9 +119,14 @@ class WideRowOnlineStore(OnlineStore):
         entities: Sequence[Entity],
     ) -> None:
         """Drop the views' tables."""
-        with _transaction(config) as connection:
-            for view in tables:
-                drop(connection, Table(config.project, view))
+        with _errors():
+            wide_row_schema.apply(
+                config.online_store.dsn(),
+                [],
+                # Feast names views too that were never kept online.
+                [table_name(config.project, view.name) for view in tables],
+            )
+        self.disconnect()
 
     def online_write_batch(
         self,
@@ -121,12 +139,12 @@ class WideRowOnlineStore(OnlineStore):
 
         Raises:
             BadData: a value does not fit its column; nothing was written.
-            ConfigurationError: the view's table is not there or has other columns.
+            ConfigurationError: the view's table is not there or lacks a column.
             DependencyUnreachable: PostgreSQL does not answer.
         """
-        target = Table(config.project, table)
+        declared = table_of(config.project, table)
         if data:
-            with _transaction(config) as connection:
+            with _writing(config, declared) as (connection, target):
                 connection.execute(target.create_batch())
                 with connection.cursor().copy(target.copy_batch()) as copy:
                     copy.set_types(target.copy_types())
@@ -136,23 +154,36 @@ class WideRowOnlineStore(OnlineStore):
         if progress:
             progress(len(data))
 
+    async def online_write_batch_async(
+        self,
+        config: RepoConfig,
+        table: FeatureView,
+        data: list[Row],
+        progress: Callable[[int], Any] | None,
+    ) -> None:
+        """As `online_write_batch`, in a thread: what it does most of the time is to encode."""
+        await asyncio.to_thread(self.online_write_batch, config, table, data, progress)
+
     def write_query(self, config: RepoConfig, table: FeatureView, query: str) -> bool:
         """Write what a query in this database gives, without taking it out.
 
         The query gives the join keys, the features, and the two times by the names that the view's
         source has for them. False, and nothing is written, if any column's type is not the table's
-        own; a conversion might change values.
+        own, since a conversion might change values, or if one holds lists, in which PostgreSQL
+        allows what Feast does not.
 
         Raises:
-            ConfigurationError: the view's table is not there or has other columns.
+            ConfigurationError: the view's table is not there or lacks a column.
             DependencyUnreachable: PostgreSQL does not answer.
         """
-        target = Table(config.project, table)
+        declared = table_of(config.project, table)
         source = table.batch_source
         assert source is not None, "its query was made of it"
-        batch = target.as_batch(query, source.timestamp_field, source.created_timestamp_column)
-        with _transaction(config) as connection:
-            if column_types(connection, batch) != column_types(connection, target.rows()):
+        if declared.holds_lists:
+            return False
+        with _writing(config, declared) as (connection, target):
+            batch = target.as_batch(query, source.timestamp_field, source.created_timestamp_column)
+            if _column_types(connection, batch) != _column_types(connection, target.rows()):
                 return False
             connection.execute(target.upsert(batch))
         return True
@@ -166,45 +197,140 @@ class WideRowOnlineStore(OnlineStore):
     ) -> list[Read]:
         """The entities' event times and features, in the order asked; (None, None) if unknown.
 
+        A feature that the table does not have (yet, or any more) is null.
+
         Raises:
-            ConfigurationError: the view's table is not there or lacks a feature.
+            ConfigurationError: the view's table is not there or has other join keys.
             DependencyUnreachable: PostgreSQL does not answer.
         """
-        target = Table(config.project, table)
-        wanted = target.features(requested_features)
-        keys = [target.encode_key(key) for key in entity_keys]
+        asked = _request(config, table, entity_keys, requested_features)
         with _errors():
-            if self._reader is None or self._reader.closed:
-                self._reader = connect(config.online_store.dsn(), autocommit=True)
-            rows = self._reader.execute(target.select(wanted), target.key_arrays(keys)).fetchall()
-        width = len(target.keys)
-        found = {
-            row[:width]: (
-                row[width],
-                {
-                    f.name: f.decode(stored)
-                    for f, stored in zip(wanted, row[width + 1 :], strict=True)
-                },
-            )
-            for row in rows
-        }
-        return [found.get(key, (None, None)) for key in keys]
+            return self._reader.read(config.online_store.dsn(), asked)
+
+    async def online_read_async(
+        self,
+        config: RepoConfig,
+        table: FeatureView,
+        entity_keys: list[EntityKey],
+        requested_features: list[str] | None = None,
+    ) -> list[Read]:
+        """As `online_read`, on a connection of the running loop's own."""
+        asked = _request(config, table, entity_keys, requested_features)
+        reader = self._async_reader
+        if reader is None or reader.loop is not asyncio.get_running_loop():
+            reader = self._async_reader = AsyncReader()
+        with _errors():
+            return await reader.read(config.online_store.dsn(), asked)
 
     def disconnect(self) -> None:
         """Close the connection of the reads; the next read opens another."""
-        if self._reader is not None:
-            self._reader.close()
+        self._reader.close()
 
     async def close(self) -> None:
-        """Close the connection of the reads, as Feast's server asks at its end."""
+        """Close the connections of the reads, as Feast's server asks at its end."""
         self.disconnect()
+        reader = self._async_reader
+        if reader is not None and reader.loop is asyncio.get_running_loop():
+            await reader.close()
+
+    def _read_features_per_fv(
+        self,
+        config: RepoConfig,
+        grouped_refs: list[tuple[FeatureView, list[str]]],
+        join_key_values: dict[str, Any],
+        entity_name_to_join_key_map: dict[str, str],
+        online_features_response: GetOnlineFeaturesResponse,
+        full_feature_names: bool,
+        include_feature_view_version_metadata: bool,
+    ) -> None:
+        """Feast's own, then the status of what is older than its view's ttl."""
+        before = len(online_features_response.results)
+        super()._read_features_per_fv(
+            config,
+            grouped_refs,
+            join_key_values,
+            entity_name_to_join_key_map,
+            online_features_response,
+            full_feature_names,
+            include_feature_view_version_metadata,
+        )
+        _mark_expired(online_features_response, before, grouped_refs)
+
+    async def _read_features_per_fv_async(
+        self,
+        config: RepoConfig,
+        grouped_refs: list[tuple[FeatureView, list[str]]],
+        join_key_values: dict[str, Any],
+        entity_name_to_join_key_map: dict[str, str],
+        online_features_response: GetOnlineFeaturesResponse,
+        full_feature_names: bool,
+        include_feature_view_version_metadata: bool,
+    ) -> None:
+        """As `_read_features_per_fv`."""
+        before = len(online_features_response.results)
+        await super()._read_features_per_fv_async(
+            config,
+            grouped_refs,
+            join_key_values,
+            entity_name_to_join_key_map,
+            online_features_response,
+            full_feature_names,
+            include_feature_view_version_metadata,
+        )
+        _mark_expired(online_features_response, before, grouped_refs)
+
+
+def _request(
+    config: RepoConfig,
+    view: FeatureView,
+    entity_keys: list[EntityKey],
+    features: list[str] | None,
+) -> Request:
+    max_age = _ttl(view) if config.online_store.hide_expired else None
+    return request(table_of(config.project, view), features, entity_keys, max_age)
+
+
+def _mark_expired(response: GetOnlineFeaturesResponse, first: int, grouped_refs: list[Any]) -> None:
+    """Give the results from `first` on, a view's after the other's, the status of their age."""
+    now = time.time()
+    for view, features in grouped_refs:
+        results = response.results[first : first + len(features)]
+        first += len(features)
+        ttl = _ttl(view)
+        if ttl is None or not results:
+            continue
+        oldest = now - ttl / timedelta(seconds=1)
+        expired = [
+            number
+            for number, event in enumerate(results[0].event_timestamps)
+            if event.seconds + event.nanos / 1e9 < oldest
+        ]
+        for result in results:
+            for number in expired:
+                if result.statuses[number] == FieldStatus.PRESENT:
+                    result.statuses[number] = FieldStatus.OUTSIDE_MAX_AGE
+
+
+def _ttl(view: FeatureView) -> timedelta | None:
+    """How long its rows are fresh; none is for ever. On-demand views kept online have no ttl."""
+    ttl: timedelta | None = getattr(view, "ttl", None)
+    return ttl or None
 
 
 @contextmanager
-def _transaction(config: RepoConfig) -> Iterator[Connection]:
-    """A connection of its own; all or nothing of what is done with it stays."""
+def _writing(config: RepoConfig, declared: Table) -> Iterator[tuple[Connection, Table]]:
+    """A transaction of its own, and the table as it is until the transaction ends."""
     with _errors(), connect(config.online_store.dsn()) as connection:
-        yield connection
+        connection.execute(declared.hold(write=True))
+        stored = wide_row_schema.shape(connection, declared)
+        yield connection, declared.as_stored(stored.present, stored.removed)
+
+
+def _column_types(connection: Connection, query: sql.Composed) -> list[tuple[str, int]]:
+    """The names and types (their OIDs) of a query's columns."""
+    cursor = connection.execute(sql.SQL("SELECT * FROM ({}) AS asked LIMIT 0").format(query))
+    assert cursor.description is not None, "a SELECT has columns"
+    return [(found.name, found.type_code) for found in cursor.description]
 
 
 @contextmanager
@@ -214,7 +340,7 @@ def _errors() -> Iterator[None]:
         yield
     except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
         raise ConfigurationError(
-            f"online store: {error.diag.message_primary}", fix=_APPLY
+            f"online store: {error.diag.message_primary}", fix=APPLY
         ) from error
     except (psycopg.OperationalError, psycopg.InterfaceError) as error:
         raise unreachable(error) from error

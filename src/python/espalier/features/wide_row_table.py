@@ -2,47 +2,117 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from feast import FeatureView
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
+from feast.types import FeastType
 from psycopg import sql
 
 from espalier.errors import BadData, ConfigurationError
 from espalier.features import layout
 from espalier.features.wide_row_values import Column, column
-from espalier.postgres.connect import Connection
 
+Fields = tuple[tuple[str, FeastType], ...]
 EVENT, CREATED = "event_timestamp", "created_timestamp"
+APPLY = "apply the feature definitions (feast apply), then materialize"
 _FLOATS = frozenset({"real", "double precision"})
 Row = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
 
 
-class Table:
-    """One view's table.
+def table_of(project: str, view: FeatureView) -> Table:
+    """The table of a view.
 
     Raises ConfigurationError for a view that cannot be kept: one without an entity, or with a
     feature that has the name of one of the store's own columns.
     """
+    return _table(
+        project,
+        view.name,
+        tuple((field.name, field.dtype) for field in view.entity_columns),
+        tuple((field.name, field.dtype) for field in view.features),
+    )
 
-    def __init__(self, project: str, view: FeatureView) -> None:
-        self.name = layout.table_name(project, view.name)
-        self.identifier = sql.Identifier(layout.SCHEMA, self.name)
-        self.keys = [column(f.name, f.dtype) for f in view.entity_columns]
-        self._features = [column(f.name, f.dtype) for f in view.features]
-        if not self.keys:
-            raise ConfigurationError(
-                f"feature view {view.name} has no entity columns",
-                fix="declare the join key in its schema",
-            )
-        if taken := {EVENT, CREATED} & {c.name for c in (*self.keys, *self._features)}:
-            raise ConfigurationError(
-                f"feature view {view.name} declares {taken.pop()}, which this store adds itself",
-                fix="name it otherwise",
-            )
+
+# Every read asks for its view's table.
+@lru_cache(maxsize=256)
+def _table(project: str, view: str, keys: Fields, features: Fields) -> Table:
+    names = [name for name, _ in (*keys, *features)]
+    if not keys:
+        raise ConfigurationError(
+            f"feature view {view} has no entity columns",
+            fix="declare the join key in its schema",
+        )
+    if taken := {EVENT, CREATED}.intersection(names):
+        raise ConfigurationError(
+            f"feature view {view} declares {taken.pop()}, which this store adds itself",
+            fix="name it otherwise",
+        )
+    return Table(
+        layout.table_name(project, view),
+        [column(*field) for field in keys],
+        [column(*field) for field in features],
+    )
+
+
+class Table:
+    """One view's table, as the view declares it; see `table_of`.
+
+    `unknown` names the columns of the stored table that the view does not declare.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        keys: Sequence[Column],
+        features: Sequence[Column],
+        unknown: Sequence[str] = (),
+    ) -> None:
+        self.name = name
+        self.identifier = sql.Identifier(layout.SCHEMA, name)
+        self.keys = list(keys)
+        self._features = list(features)
+        self._unknown = list(unknown)
+        self._selects: dict[tuple[object, ...], bytes] = {}
+
+    @property
+    def holds_lists(self) -> bool:
+        """Whether any feature is a list or a set."""
+        return any(c.is_array for c in self._features)
+
+    def as_stored(self, present: Mapping[str, str], removed: Collection[tuple[str, str]]) -> Table:
+        """The table for a writer whose view may be older than the stored table.
+
+        Args:
+            present: The stored table's columns and their types.
+            removed: The columns and types that it had before; what a writer gives for one of them
+                is dropped.
+
+        Raises:
+            ConfigurationError: the table lacks a column, and never had it.
+        """
+        kept = []
+        for c in self._features:
+            if present.get(c.name) == c.sql_type:
+                kept.append(c)
+            elif (c.name, c.sql_type) not in removed:
+                raise ConfigurationError(
+                    f'online store: column "{c.name}" of type {c.sql_type} does not exist in '
+                    f"{layout.SCHEMA}.{self.name}",
+                    fix=APPLY,
+                )
+        for key in self.keys:
+            if present.get(key.name) != key.sql_type:
+                raise ConfigurationError(
+                    f"online store: {layout.SCHEMA}.{self.name} has other join keys than the view",
+                    fix=APPLY,
+                )
+        known = {EVENT, CREATED, *(c.name for c in (*self.keys, *kept))}
+        return Table(self.name, self.keys, kept, [name for name in present if name not in known])
 
     def features(self, names: Sequence[str] | None = None) -> list[Column]:
         """The features' columns, all or those of `names` in that order."""
@@ -120,7 +190,10 @@ class Table:
         )
 
     def upsert(self, batch: sql.Composable | None = None) -> sql.Composed:
-        """Moves the batch into the table; a row is replaced only by one as new or newer."""
+        """Moves the batch into the table; a row is replaced only by one as new or newer.
+
+        All values of a row are of one event: what the batch does not know of becomes null with it.
+        """
         changed = [name for name in self.types() if name not in {c.name for c in self.keys}]
         return sql.SQL(
             "INSERT INTO {table} AS stored ({all}) "
@@ -139,27 +212,50 @@ class Table:
             event=sql.Identifier(EVENT),
             created=sql.Identifier(CREATED),
             changes=sql.SQL(", ").join(
-                sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name)) for name in changed
+                [
+                    *(sql.SQL("{0} = excluded.{0}").format(sql.Identifier(n)) for n in changed),
+                    *(
+                        sql.SQL(
+                            "{0} = CASE WHEN excluded.{1} = stored.{1} THEN stored.{0} END"
+                        ).format(sql.Identifier(n), sql.Identifier(EVENT))
+                        for n in self._unknown
+                    ),
+                ]
             ),
         )
 
-    def select(self, wanted: Sequence[Column]) -> sql.Composed:
-        """A query for many entities; its parameters are one array per join key."""
-        return sql.SQL("SELECT {keys}, {event}{features} FROM {table} WHERE {condition}").format(
-            keys=_names(self.keys),
-            event=sql.Identifier(EVENT),
-            features=sql.SQL("").join(
-                sql.SQL(", {}").format(sql.Identifier(c.name)) for c in wanted
-            ),
-            table=self.identifier,
-            condition=sql.SQL("({}) IN (SELECT * FROM unnest({}))").format(
+    def select(self, wanted: Sequence[Column], *, newer: bool = False) -> bytes:
+        """A query for many entities; its parameters are one array per join key.
+
+        With `newer` one more parameter is an interval: rows whose event is older are left out.
+        """
+        asked = (*(c.name for c in wanted), newer)
+        if asked not in self._selects:
+            columns = [*(c.name for c in self.keys), EVENT, *(c.name for c in wanted)]
+            query = sql.SQL("SELECT {} FROM {} WHERE {}").format(
+                sql.SQL(", ").join(map(sql.Identifier, columns)),
+                self.identifier,
+                self._key_condition(),
+            )
+            if newer:
+                query += sql.SQL(" AND {} >= now() - %s").format(sql.Identifier(EVENT))
+            self._selects[asked] = query.as_bytes(None)
+        return self._selects[asked]
+
+    def _key_condition(self) -> sql.Composable:
+        if len(self.keys) > 1:
+            return sql.SQL("({}) IN (SELECT * FROM unnest({}))").format(
                 _names(self.keys),
                 sql.SQL(", ").join(sql.SQL(f"%s::{c.sql_type}[]") for c in self.keys),
             )
-            if len(self.keys) > 1
-            else sql.SQL("{} = ANY(%s::{}[])").format(
-                _names(self.keys), sql.SQL(self.keys[0].sql_type)
-            ),
+        return sql.SQL("{} = ANY(%s::{}[])").format(
+            _names(self.keys), sql.SQL(self.keys[0].sql_type)
+        )
+
+    def hold(self, *, write: bool = False) -> sql.Composed:
+        """Keeps the table as it is until the transaction ends; others may read and write it."""
+        return sql.SQL("LOCK TABLE {} IN {} MODE").format(
+            self.identifier, sql.SQL("ROW EXCLUSIVE" if write else "ACCESS SHARE")
         )
 
     def encode_key(self, key: EntityKey) -> tuple[Any, ...]:
@@ -185,60 +281,3 @@ def _names(columns: Sequence[Column]) -> sql.Composed:
 def _utc(time: datetime) -> datetime:
     """Feast's contract: a time without a zone is in UTC."""
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time
-
-
-def make_schema(connection: Connection) -> None:
-    """Make the schema of all online tables unless it is there."""
-    # Asked first, since CREATE SCHEMA IF NOT EXISTS needs the right to create one even if it is.
-    if connection.execute("SELECT to_regnamespace(%s)", [layout.SCHEMA]).fetchone() == (None,):
-        connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(layout.SCHEMA)))
-
-
-def column_types(connection: Connection, query: sql.Composed) -> list[tuple[str, int]]:
-    """The names and types (their OIDs) of a query's columns."""
-    cursor = connection.execute(sql.SQL("SELECT * FROM ({}) AS asked LIMIT 0").format(query))
-    assert cursor.description is not None, "a SELECT has columns"
-    return [(found.name, found.type_code) for found in cursor.description]
-
-
-def drop(connection: Connection, table: Table) -> None:
-    """Drop the table if it is there."""
-    connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(table.identifier))
-
-
-def fit(connection: Connection, table: Table) -> None:
-    """Create the table, or add, drop and retype columns of the one that is there."""
-    present: dict[str, str] = dict(
-        connection.execute(
-            "SELECT attname, format_type(atttypid, NULL) FROM pg_attribute "
-            "WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped",
-            [table.identifier.as_string(connection)],
-        ).fetchall()
-    )
-    key = connection.execute(
-        "SELECT array_agg(attname::text ORDER BY array_position(indkey::int2[], attnum)) "
-        "FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = ANY(indkey) "
-        "WHERE indrelid = to_regclass(%s) AND indisprimary",
-        [table.identifier.as_string(connection)],
-    ).fetchone()
-    wanted = table.types()
-    same_key = key == ([c.name for c in table.keys],) and all(
-        present.get(c.name) == wanted[c.name] for c in table.keys
-    )
-    if not present or not same_key:
-        drop(connection, table)
-        connection.execute(table.create())
-        return
-    changes = [
-        sql.SQL("DROP COLUMN {}").format(sql.Identifier(name))
-        for name, kind in present.items()
-        if wanted.get(name) != kind
-    ] + [
-        sql.SQL("ADD COLUMN {} {}").format(sql.Identifier(name), sql.SQL(kind))
-        for name, kind in wanted.items()
-        if present.get(name) != kind
-    ]
-    if changes:
-        connection.execute(
-            sql.SQL("ALTER TABLE {} {}").format(table.identifier, sql.SQL(", ").join(changes))
-        )
