@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
+from threadpoolctl import threadpool_limits
 
 from churn import estimator
 from churn.project import PROJECT
@@ -19,6 +21,13 @@ def batches(table: str) -> pd.DataFrame:
     paths = sorted(SEEDS.glob(f"month_*/{table}.csv"))
     frames = [pd.read_csv(path, dtype={"user_id": str}) for path in paths]
     return pd.concat([frame for frame in frames if not frame.empty])
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """As training has it: threads for small sums wait for each other on a busy machine."""
+    with threadpool_limits(1):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -70,3 +79,25 @@ def test_tenure_is_not_used_and_the_baseline_uses_recency_alone(labelled) -> Non
         assert moved is (name != "tenure_days"), name
         moved = not np.array_equal(baseline.predict_proba(changed), baseline.predict_proba(given))
         assert moved is (name == "recency_days"), name
+
+
+def test_interactions_are_a_setting_of_the_regression_alone(labelled) -> None:
+    rows = labelled[labelled["label_date"] == "1997-12-31"]
+    given, truth = rows[FEATURES].to_numpy(), rows["label_value"].to_numpy(bool)
+    plain = estimator.build().fit(given, truth)
+    richer = estimator.build(interactions=True).fit(given, truth)
+    columns = {len(model.estimators_[0].named_steps["model"].coef_[0]) for model in (plain, richer)}
+    assert columns == {10, 10 + 10 * 11 // 2}
+    trees = [model.estimators_[1].predict_proba(given)[:, 1] for model in (plain, richer)]
+    assert np.array_equal(*trees)
+
+
+def test_trees_never_lower_churn_for_a_longer_silence(labelled) -> None:
+    rows = labelled[labelled["label_date"] == "1997-12-31"]
+    given, truth = rows[FEATURES].to_numpy(), rows["label_value"].to_numpy(bool)
+    trees = estimator.build().fit(given, truth).estimators_[1]
+    silence = np.repeat(given[:50], 40, axis=0)
+    silence[:, FEATURES.index("recency_days")] = np.tile(np.linspace(0, 400, 40), 50)
+    scores = trees.predict_proba(silence)[:, 1].reshape(50, 40)
+    assert (np.diff(scores, axis=1) >= 0).all()
+    assert np.ptp(scores) > 0.3

@@ -8,7 +8,8 @@ from __future__ import annotations
 from datetime import date, timedelta
 
 from espalier.contract import Column, ColumnType, Table
-from espalier.project import Calendar, Entity, FeatureView, Gate, Label, Project
+from espalier.policies import ColumnMonitoring, Gate, Monitoring, Search, Slice
+from espalier.project import Calendar, Entity, FeatureView, Label, Project
 
 _USER = Column(
     name="user_id",
@@ -38,6 +39,8 @@ def _amount(name: str, description: str, *, minimum: float = 0) -> Column:
 USERS = Table(
     name="users",
     key=("user_id",),
+    # Every batch lists the whole cohort.
+    max_row_change=0.1,
     columns=(
         _USER,
         Column(
@@ -59,6 +62,9 @@ FEATURES = Table(
     name="features",
     key=("user_id", "feature_date"),
     event_time="feature_date",
+    # One row in a hundred may wait for its repair; the batch brings its own day's rows.
+    max_fault_share=0.01,
+    max_age=timedelta(days=7),
     columns=(
         _USER_REFERENCE,
         Column(
@@ -86,6 +92,8 @@ FEATURES = Table(
             nullable=True,
             minimum=0,
             maximum=1e6,
+            # It falls from 72 to 52 in a hundred, as customers come back.
+            max_null_share=0.9,
             description="mean days between orders; null before the second order",
         ),
     ),
@@ -110,6 +118,18 @@ LABELS = Table(
             description="true when the customer buys nothing in those days",
         ),
     ),
+)
+
+# All customers came in one quarter and are counted from then on, so these grow every month, whatever
+# anyone does. No earlier rows are of customers of the same age either: there was one cohort. What
+# changes in behaviour shows in the columns over fixed windows of time.
+_TRENDS = (
+    "recency_days",
+    "tenure_days",
+    "orders_total",
+    "cds_total",
+    "spend_total",
+    "mean_gap_days",
 )
 
 PROJECT = Project(
@@ -137,7 +157,15 @@ PROJECT = Project(
     estimator="churn.estimator:build",
     baseline="churn.estimator:recency_only",
     calendar=Calendar(first=date(1997, 6, 30)),
-    gate=Gate(metric="roc_auc", margin=0.01),
+    gate=Gate(metric="roc_auc", margin=0.01, slice_margin=0.05),
+    search=Search(space=(("interactions", (False, True)),), folds=3),
+    slices=(
+        Slice(name="one-time buyers", feature="orders_total", maximum=2),
+        Slice(name="regular buyers", feature="orders_total", minimum=2),
+        Slice(name="lately active", feature="recency_days", maximum=90),
+        Slice(name="long silent", feature="recency_days", minimum=90),
+    ),
+    monitoring=Monitoring(columns=tuple(ColumnMonitoring(name=n, trend=True) for n in _TRENDS)),
     full_data="churn.cdnow:build_full",
     seed=1997,
 )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import date
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,43 @@ import numpy as np
 import pandas as pd
 
 from espalier.project import Project
-from espalier.registry.manifest import ONNX, SKOPS, ModelManifest
+from espalier.registry.manifest import GATE, ONNX, PROVENANCE, SKOPS, ModelManifest
 from espalier.registry.mlflow_registry import Candidate, TrainingData
-from espalier.training import plots, skops_file
+from espalier.training import fitting, model_card, plots, provenance, served
+from espalier.training.build import Built
 from espalier.training.evaluate import Floats
-from espalier.training.fitting import Fitted, matrix
 from espalier.training.gate import Verdict
+from espalier.training.slices import SliceResult
 from espalier.training.split import Split
 
+CARD, SLICES, SEARCH = "model_card.md", "slices.json", "search.json"
 _GOLDEN_ROWS = 8
 _SCORING_PACKAGES = ("numpy", "onnx", "onnxruntime", "scikit-learn", "skops")
+_TAG_LENGTH = 500
+
+
+def manifest(
+    project: Project, split: Split, built: Built, origin: Mapping[str, str]
+) -> ModelManifest:
+    """What the served file carries beside it, golden rows included."""
+    features = project.view.features
+    table = project.table(project.view.table)
+    rows, golden = _golden(fitting.matrix(split.validation, features), built.scores)
+    return ModelManifest(
+        project=project.name,
+        join_key=project.entity.join_key,
+        view=project.view.name,
+        features=features,
+        feature_types=tuple(table.column(name).type.value for name in features),
+        ttl_seconds=project.view.ttl.total_seconds(),
+        threshold=built.threshold,
+        file=built.served.file,
+        digest=built.served.digest,
+        metrics=built.metrics,
+        provenance=origin,
+        golden_rows=rows,
+        golden_scores=golden,
+    )
 
 
 def assemble(
@@ -30,67 +58,53 @@ def assemble(
     *,
     project: Project,
     split: Split,
-    model: Fitted,
-    baseline: Fitted,
-    threshold: float,
-    metrics: Mapping[str, float],
+    built: Built,
+    made: ModelManifest,
     verdict: Verdict,
-    snapshots: list[dict[str, Any]],
-    provenance: Mapping[str, str],
+    segments: Sequence[SliceResult],
+    importance: Mapping[str, float],
+    origin: Mapping[str, Any],
 ) -> Candidate:
     """Write the model's files and pictures into an existing folder; give what to register.
 
     Raises:
         CheckRefused: the estimator holds types that skops would not load again.
     """
-    features = project.view.features
-    table = project.table(project.view.table)
-    rows, golden = _golden(matrix(split.validation, features), model.scores)
-    manifest = ModelManifest(
-        project=project.name,
-        join_key=project.entity.join_key,
-        view=project.view.name,
-        features=features,
-        feature_types=tuple(table.column(name).type.value for name in features),
-        ttl_seconds=project.view.ttl.total_seconds(),
-        threshold=threshold,
-        file=ONNX,
-        digest=hashlib.sha256(model.onnx).hexdigest(),
-        metrics=metrics,
-        provenance=provenance,
-        golden_rows=rows,
-        golden_scores=golden,
+    onnx = None
+    if built.served.file == ONNX:
+        onnx = folder / ONNX
+        onnx.write_bytes(built.served.content)
+        (folder / SKOPS).write_bytes(served.skops_bytes(built.estimator))
+    else:
+        # Byte for byte the file whose digest the manifest holds.
+        (folder / SKOPS).write_bytes(built.served.content)
+    card = model_card.write(
+        project,
+        split,
+        built,
+        made,
+        verdict=verdict,
+        segments=segments,
+        importance=importance,
     )
-    (folder / ONNX).write_bytes(model.onnx)
-    skops_file.save(model.estimator, folder / SKOPS)
-    title = f"{project.name}, labels of {split.validation_time}"
-    scores = {project.name: model.scores, "baseline": baseline.scores}
-    labels = split.validation["label"].to_numpy(dtype=bool)
     return Candidate(
-        manifest=manifest,
-        onnx=folder / ONNX,
+        manifest=made,
+        onnx=onnx,
         skops=folder / SKOPS,
-        data=TrainingData(
-            name=f"{project.name} labels to {provenance['train_to']}",
-            digest=provenance["data_digest"],
-            source={"snapshots": snapshots, "view": project.view.name},
-            columns=_columns(split.train),
-            rows=len(split.train),
-        ),
-        params=_params(model.estimator, split, threshold, project),
-        metrics={
-            **metrics,
-            "gate_difference": verdict.difference,
-            "gate_low": verdict.low,
-            "gate_high": verdict.high,
-        },
-        tags={
-            **provenance,
-            "gate": "accepted" if verdict.accepted else "refused",
-            "gate_reason": verdict.reason,
-        },
+        data=_data("training", project, split.train, origin),
+        validation=_data("validation", project, split.validation, origin),
+        params=_params(built, split, project),
+        metrics=_metrics(built, verdict, importance),
+        tags={**made.provenance, "format": built.served.file, **_gate_tags(verdict)},
         requirements=[f"{name}=={package_version(name)}" for name in _SCORING_PACKAGES],
-        figures=plots.draw(labels, scores, folder, title=title),
+        figures=_figures(folder, project, split, built, importance),
+        documents={
+            PROVENANCE: provenance.text(origin),
+            GATE: _json(verdict.evidence()),
+            SLICES: _json([one.evidence() for one in segments]),
+            SEARCH: _json(built.search.evidence()),
+            CARD: card,
+        },
     )
 
 
@@ -109,25 +123,100 @@ def _golden(
     )
 
 
-def _columns(frame: pd.DataFrame) -> dict[str, str]:
-    return {str(name): str(kind) for name, kind in frame.dtypes.items()}
+def _data(
+    use: str, project: Project, rows: pd.DataFrame, origin: Mapping[str, Any]
+) -> TrainingData:
+    newest = rows["label_time"].max().date()
+    digest = origin["data"]["train_digest" if use == "training" else "validation_digest"]
+    return TrainingData(
+        name=f"{project.name} labels to {newest}",
+        digest=digest,
+        source={"snapshots": origin["snapshots"], "view": project.view.name},
+        columns={str(name): str(kind) for name, kind in rows.dtypes.items()},
+        rows=len(rows),
+    )
 
 
-def _params(estimator: Any, split: Split, threshold: float, project: Project) -> dict[str, object]:
-    """The estimator's own settings and the split's, as parameters of the run."""
+def _gate_tags(verdict: Verdict) -> dict[str, str]:
+    told = {
+        f"gate.{check.name.replace(' ', '_')}": check.told()[:_TAG_LENGTH]
+        for check in verdict.checks
+    }
+    return {
+        "gate": "accepted" if verdict.accepted else "refused",
+        "gate_reason": verdict.reason[:_TAG_LENGTH],
+        "gate_opponent": verdict.opponent,
+        **told,
+    }
+
+
+def _metrics(built: Built, verdict: Verdict, importance: Mapping[str, float]) -> dict[str, float]:
+    found = verdict.comparison
+    return {
+        **built.metrics,
+        "gate_difference": found.difference,
+        "gate_low": found.low,
+        "gate_high": found.high,
+        **{
+            f"gate.{check.name.replace(' ', '_')}": check.value
+            for check in verdict.checks
+            if check.value is not None
+        },
+        **{f"importance.{name}": fall for name, fall in importance.items()},
+    }
+
+
+def _params(built: Built, split: Split, project: Project) -> dict[str, object]:
+    """The estimator's own settings, what was chosen, and the split's, as parameters of the run."""
     settings = {
         f"estimator.{name}": value
-        for name, value in estimator.get_params(deep=True).items()
+        for name, value in built.estimator.get_params(deep=True).items()
         if value is None or isinstance(value, (str, int, float, bool))
     }
     return {
         **settings,
+        **{f"setting.{name}": value for name, value in built.settings.items()},
         "estimator": project.estimator,
         "baseline": project.baseline,
+        "trials": len(built.search.trials),
+        "folds": len(built.search.trials[0].folds),
+        "calibration": project.calibration,
         "train_rows": len(split.train),
         "validation_rows": len(split.validation),
         "train_months": len(split.train_times),
         "purge_days": project.label.horizon.days,
-        "threshold": threshold,
-        "threshold_objective": "balanced accuracy",
+        "threshold": built.threshold,
+        "threshold_objective": project.decision.objective,
+        "format": built.served.file,
     }
+
+
+def _figures(
+    folder: Path, project: Project, split: Split, built: Built, importance: Mapping[str, float]
+) -> list[Path]:
+    metric = project.gate.metric
+    chosen = next(t for t in built.search.trials if t.settings == built.settings)
+    last = {
+        project.name: built.metrics[metric],
+        "baseline": built.metrics[f"baseline_{metric}"],
+    }
+    months: dict[str, list[tuple[date, float]]] = {
+        name: [
+            *((fold.time, fold.metrics[metric]) for fold in trial.folds),
+            (split.validation_time, last[name]),
+        ]
+        for name, trial in ((project.name, chosen), ("baseline", built.search.baseline))
+    }
+    return plots.draw(
+        fitting.target(split.validation),
+        {project.name: built.scores, "baseline": built.baseline_scores},
+        folder,
+        title=f"{project.name}, labels of {split.validation_time}",
+        importance=importance,
+        months=months,
+        metric=metric,
+    )
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n"

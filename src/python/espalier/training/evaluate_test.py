@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
+from espalier.policies import Decision
 from espalier.training import evaluate
 from espalier.training.evaluate import Evaluation
 
@@ -48,6 +49,65 @@ def test_metrics_are_those_of_scikit_learn(weighted: bool) -> None:
         assert found[name] == pytest.approx(
             function(labels, scores, sample_weight=weights), abs=1e-12
         ), name
+
+
+def test_calibration_error_is_the_mean_distance_of_groups() -> None:
+    # Ten groups of ten equal scores; in each the share of positives is 0.1 below the score, but
+    # for the first, whose is 0.1 above.
+    scores = np.repeat(np.linspace(0.15, 0.95, 10), 10)
+    shares = np.unique(scores) - 0.1
+    shares[0] += 0.2
+    labels = np.concatenate([np.arange(10) < round(10 * share) for share in shares])
+    exact = np.concatenate([np.full(10, labels[i * 10 : i * 10 + 10].mean()) for i in range(10)])
+    found = evaluate.metrics(labels, np.clip(exact + 0.1, 0, 1))
+    assert evaluate.metrics(labels, exact)["calibration_error"] == pytest.approx(0)
+    assert found["calibration_error"] == pytest.approx(0.1)
+    constant = evaluate.metrics(labels, np.full(100, 0.3))["calibration_error"]
+    assert constant == pytest.approx(abs(labels.mean() - 0.3))
+
+
+def test_weights_are_repeated_rows() -> None:
+    labels, scores = sample(count=60)
+    weights = np.random.default_rng(2).integers(0, 4, len(labels))
+    rows = np.repeat(np.arange(len(labels)), weights)
+    weighted = Evaluation(labels, scores).metrics(weights.astype(float), ["lift_10", "roc_auc"])
+    repeated = evaluate.metrics(labels[rows], scores[rows])
+    for name, value in weighted.items():
+        assert value == pytest.approx(repeated[name]), name
+
+
+def test_lift_is_that_of_the_highest_tenth() -> None:
+    scores = np.arange(100) / 100
+    labels = np.zeros(100, dtype=bool)
+    labels[[99, 98, 97, 50, 20]] = True
+    assert evaluate.metrics(labels, scores)["lift_10"] == pytest.approx((3 / 10) / (5 / 100))
+    # When all are equal, no tenth is better than another.
+    assert evaluate.metrics(labels, np.full(100, 0.5))["lift_10"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("decision", "value"),
+    [
+        (Decision(objective="f1"), reference.f1_score),
+        (
+            Decision(objective="cost", false_positive=5, false_negative=1),
+            lambda labels, chosen: -(5 * (chosen & ~labels).sum() + (~chosen & labels).sum()),
+        ),
+    ],
+)
+def test_threshold_is_the_best_for_its_objective(decision, value) -> None:
+    labels, scores = sample()
+    threshold = evaluate.best_threshold(labels, scores, decision)
+    best = max(value(labels, scores >= t) for t in np.linspace(-0.005, 1.005, 102))
+    assert value(labels, scores >= threshold) == pytest.approx(best)
+
+
+def test_a_cost_may_say_all_or_none() -> None:
+    labels, scores = np.array([True, False, True]), np.array([0.9, 0.8, 0.7])
+    none = Decision(objective="cost", false_positive=100, false_negative=1)
+    everyone = Decision(objective="cost", false_positive=1, false_negative=100)
+    assert evaluate.best_threshold(~labels, scores, none) > 0.9
+    assert evaluate.best_threshold(labels, scores, everyone) < 0.7
 
 
 def test_a_draw_of_one_class_has_no_auc_and_is_left_out_of_the_interval() -> None:

@@ -1,31 +1,27 @@
-"""Fits a project's estimator and baseline, and finds the decision threshold."""
+"""Fits what a project declares: its estimator with given settings, calibrated, and its threshold.
+
+Calibration and threshold are found without the validation rows, by entities that the fitted
+estimator did not see: a model's own training rows would flatter its scores.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from espalier.errors import CheckRefused
+from espalier.errors import CheckRefused, ConfigurationError
+from espalier.policies import Setting
 from espalier.project import Project, load_function
-from espalier.training import evaluate, onnx_export
-from espalier.training.evaluate import Floats
-from espalier.training.split import Split
+from espalier.training import evaluate
+from espalier.training.evaluate import Booleans, Floats
 
-# Of the entities, the part whose scores choose the threshold.
-_THRESHOLD_SHARE = 0.25
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """A fitted estimator, its ONNX form and its scores of the validation rows."""
-
-    estimator: Any
-    onnx: bytes
-    scores: Floats
-    parity: float
+# One of so many parts of the entities: those whose scores choose the threshold.
+_THRESHOLD_PARTS = 4
+# The parts into which entities are cut for calibration, each scored by a fit on the others.
+_CALIBRATION_PARTS = 3
 
 
 def matrix(frame: pd.DataFrame, features: tuple[str, ...]) -> Floats:
@@ -37,46 +33,99 @@ def matrix(frame: pd.DataFrame, features: tuple[str, ...]) -> Floats:
     return frame[list(features)].to_numpy(dtype=np.float32).astype(np.float64)
 
 
-def fit(project: Project, reference: str, split: Split) -> Fitted:
-    """Fit what `module:function` builds, convert it and score the validation rows by ONNX.
+def target(frame: pd.DataFrame) -> Booleans:
+    """The labels [n]."""
+    return frame["label"].to_numpy(dtype=bool)
+
+
+def unfitted(project: Project, reference: str, settings: Mapping[str, Setting]) -> Any:
+    """What `module:function` builds with the project's seed and the settings.
 
     Raises:
-        ConfigurationError: the reference names no function.
-        CheckRefused: the estimator does not convert to ONNX faithfully.
+        ConfigurationError: the reference names no function, or one that lacks a setting.
     """
-    features = project.view.features
-    estimator = load_function(reference)(seed=project.seed)
-    estimator.fit(matrix(split.train, features), _target(split.train))
-    onnx = onnx_export.to_onnx(estimator, len(features), name=project.name)
-    rows = matrix(split.validation, features)
-    parity = onnx_export.check_parity(onnx, estimator, rows)
-    return Fitted(estimator, onnx, onnx_export.score(onnx, rows), parity)
+    build = load_function(reference)
+    try:
+        return build(seed=project.seed, **settings)
+    except TypeError as error:
+        raise ConfigurationError(
+            f"{reference} cannot be built: {error}",
+            fix="let it take seed= and every setting that the search space names",
+        ) from error
 
 
-def choose_threshold(project: Project, split: Split) -> float:
+def fit(
+    project: Project,
+    reference: str,
+    rows: pd.DataFrame,
+    settings: Mapping[str, Setting] | None = None,
+    calibration: str = "none",
+) -> Any:
+    """The fitted classifier.
+
+    With a calibration the last step is wrapped: it is fitted on all rows, and its scores are mapped
+    to probabilities by what it scored, fitted on other entities, for entities held out. The steps
+    before it are fitted on all rows.
+
+    Raises:
+        ConfigurationError: see `unfitted`.
+        CheckRefused: there are too few entities to calibrate by.
+    """
+    estimator = unfitted(project, reference, settings or {})
+    if calibration != "none":
+        estimator = _calibrated(project, estimator, rows, calibration)
+    estimator.fit(matrix(rows, project.view.features), target(rows).astype(np.int64))
+    return estimator
+
+
+def score(project: Project, estimator: Any, rows: pd.DataFrame) -> Floats:
+    """The positive class's probability [n], by scikit-learn."""
+    found = estimator.predict_proba(matrix(rows, project.view.features))[:, 1]
+    return np.asarray(found, dtype=np.float64)
+
+
+def choose_threshold(
+    project: Project, rows: pd.DataFrame, settings: Mapping[str, Setting] | None = None
+) -> float:
     """The decision threshold, by entities held out from a second fit on the training rows.
-
-    The validation rows stay out of it, and the model's own training rows would flatter its scores.
 
     Raises:
         CheckRefused: there are too few entities.
     """
-    key, features = project.entity.join_key, project.view.features
-    entities = np.sort(split.train[key].unique())
-    generator = np.random.default_rng(project.seed)
-    held = generator.choice(entities, max(1, int(len(entities) * _THRESHOLD_SHARE)), replace=False)
-    outside = split.train[key].isin(held)
-    rest, chosen = split.train[~outside], split.train[outside]
+    outside = _part_of_entities(project, rows, _THRESHOLD_PARTS) == 0
+    rest, chosen = rows[~outside], rows[outside]
     if rest["label"].nunique() < 2 or chosen["label"].nunique() < 2:
-        raise CheckRefused(
-            f"{len(entities)} entities are too few to choose a threshold by",
-            fix="ingest more of them",
-        )
-    estimator = load_function(project.estimator)(seed=project.seed)
-    estimator.fit(matrix(rest, features), _target(rest))
-    scores = estimator.predict_proba(matrix(chosen, features))[:, 1]
-    return evaluate.best_threshold(chosen["label"].to_numpy(dtype=bool), scores)
+        raise _too_few(project, rows, "choose a threshold")
+    estimator = fit(project, project.estimator, rest, settings, project.calibration)
+    scores = score(project, estimator, chosen)
+    return evaluate.best_threshold(target(chosen), scores, project.decision)
 
 
-def _target(frame: pd.DataFrame) -> Any:
-    return frame["label"].to_numpy(dtype=bool).astype(np.int64)
+def _calibrated(project: Project, estimator: Any, rows: pd.DataFrame, method: str) -> Any:
+    from sklearn.calibration import CalibratedClassifierCV
+    from sklearn.pipeline import Pipeline
+
+    part = _part_of_entities(project, rows, _CALIBRATION_PARTS)
+    labels = target(rows)
+    folds = [(np.flatnonzero(part != p), np.flatnonzero(part == p)) for p in np.unique(part)]
+    if len(folds) < _CALIBRATION_PARTS or any(len(np.unique(labels[f])) < 2 for f, _ in folds):
+        raise _too_few(project, rows, "calibrate")
+    steps = list(estimator.steps) if isinstance(estimator, Pipeline) else [("model", estimator)]
+    *before, (name, last) = steps
+    wrapped = CalibratedClassifierCV(last, method=method, cv=folds, ensemble=False)
+    # Only the last step: skl2onnx converts a calibrated pipeline otherwise than it scores.
+    return Pipeline([*before, (name, wrapped)])
+
+
+def _part_of_entities(project: Project, rows: pd.DataFrame, parts: int) -> Any:
+    """A part's number for each row [n]: seeded, equal for all rows of an entity."""
+    codes, entities = pd.factorize(rows[project.entity.join_key], sort=True)
+    shuffled = np.random.default_rng(project.seed).permutation(len(entities))
+    return shuffled[codes] % parts
+
+
+def _too_few(project: Project, rows: pd.DataFrame, purpose: str) -> CheckRefused:
+    entities = rows[project.entity.join_key].nunique()
+    return CheckRefused(
+        f"{entities} entities are too few to {purpose} by", fix="ingest more of them"
+    )

@@ -1,99 +1,201 @@
-"""Decides whether a challenger may replace the champion."""
+"""Decides whether a challenger may replace the champion.
+
+Every check has a value, a limit and a verdict, and all are made even when one refuses: whoever
+reads a refusal sees all of its reasons.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
-from espalier.errors import ConfigurationError
-from espalier.project import Gate
-from espalier.training import evaluate
-from espalier.training.evaluate import HIGHER_IS_BETTER, Booleans, Floats
+from espalier.errors import EspalierError
+from espalier.policies import Gate
+from espalier.project import Project
+from espalier.registry.manifest import ModelManifest
+from espalier.training import schema, served
+from espalier.training.comparison import Comparison
+from espalier.training.evaluate import Floats
+from espalier.training.latency import one_row_milliseconds
+from espalier.training.online_parity import OnlineParity
+from espalier.training.onnx_export import TOLERANCE
+from espalier.training.served import ServedModel
+from espalier.training.slices import SliceResult
+
+PASSED, REFUSED, SKIPPED = "passed", "refused", "skipped"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check: what it found, where the limit is, and in words why the verdict is what it is."""
+
+    name: str
+    verdict: str
+    reason: str
+    value: float | None = None
+    limit: float | None = None
+
+    def told(self) -> str:
+        """Verdict and reason on one line."""
+        return f"{self.verdict}; {self.reason}"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The gate's decision and what it rests on.
+    """The gate's decision and what it rests on. `opponent` says who the challenger had to beat."""
 
-    `difference` is the metric's value of the challenger minus the opponent's, `low` and `high` its
-    paired bootstrap interval. `opponent` says whom the challenger was compared with.
-    """
-
-    accepted: bool
     opponent: str
-    metric: str
-    challenger_value: float
-    opponent_value: float
-    difference: float
-    low: float
-    high: float
-    margin: float
-    confidence: float
-    rows: int
-    draws: int
+    comparison: Comparison
+    checks: tuple[Check, ...]
+
+    @property
+    def accepted(self) -> bool:
+        """Whether no check refuses."""
+        return all(check.verdict != REFUSED for check in self.checks)
 
     @property
     def reason(self) -> str:
-        """The decision on one line."""
-        return (
-            f"{self.metric} {self.challenger_value:.4f} against {self.opponent_value:.4f} of "
-            f"{self.opponent} on {self.rows} rows: difference {self.difference:+.4f}, "
-            f"{self.confidence:.0%} interval {self.low:+.4f} to {self.high:+.4f}, "
-            f"{'not below' if self.accepted else 'below'} the margin of {-self.margin:+.4f}"
-        )
+        """The decision on one line: what refuses it, or the comparison that it passed."""
+        refusals = [f"{c.name}: {c.reason}" for c in self.checks if c.verdict == REFUSED]
+        return "; ".join(refusals) if refusals else self.checks[0].reason
 
-    def evidence(self) -> dict[str, object]:
-        """The decision as JSON values, for the ledger."""
-        return asdict(self)
+    def evidence(self) -> dict[str, Any]:
+        """The decision as JSON values, for the ledger and for `gate.json`."""
+        return {
+            "accepted": self.accepted,
+            "opponent": self.opponent,
+            "reason": self.reason,
+            "comparison": asdict(self.comparison),
+            "checks": [asdict(check) for check in self.checks],
+        }
 
 
-def decide(
-    labels: Booleans,
-    challenger: Floats,
-    opponent: Floats,
-    *,
-    gate: Gate,
-    against: str,
-    seed: int,
-    draws: int = evaluate.DRAWS,
-) -> Verdict:
-    """Accept the challenger unless it may be worse than the opponent by more than the margin.
+def comparison(found: Comparison, against: str, gate: Gate) -> Check:
+    """Refuse when the lower end of the difference's interval is below minus the margin.
 
-    Both score the same rows, and both are resampled by the same draws, so what rows have in common
-    cancels out. The challenger is refused when the lower end of the difference's interval is below
-    minus the margin (a non-inferiority test).
-
-    Args:
-        labels: [n], of rows that neither model was trained on.
-        challenger: The new model's scores [n].
-        opponent: The champion's or the baseline's scores [n].
-        gate: The project's declaration.
-        against: Whom `opponent` is the score of.
-        seed: Of the bootstrap.
-        draws: How many times to resample.
-
-    Raises:
-        ConfigurationError: the gate's metric is not one of which a higher value is better.
+    A non-inferiority test: a challenger that may be worse by more than the margin is not let in,
+    also when it looks a little better.
     """
-    if gate.metric not in HIGHER_IS_BETTER:
-        raise ConfigurationError(
-            f"a gate cannot use metric {gate.metric!r}", fix=f"use {' or '.join(HIGHER_IS_BETTER)}"
-        )
-    scores = {"challenger": challenger, "opponent": opponent}
-    drawn = evaluate.bootstrap(labels, scores, names=[gate.metric], seed=seed, draws=draws)
-    differences = drawn["challenger"][gate.metric] - drawn["opponent"][gate.metric]
-    interval = evaluate.interval(differences, gate.confidence)
-    values = {name: evaluate.metrics(labels, rows)[gate.metric] for name, rows in scores.items()}
-    return Verdict(
-        accepted=interval.low >= -gate.margin,
-        opponent=against,
-        metric=gate.metric,
-        challenger_value=values["challenger"],
-        opponent_value=values["opponent"],
-        difference=values["challenger"] - values["opponent"],
-        low=interval.low,
-        high=interval.high,
-        margin=gate.margin,
-        confidence=gate.confidence,
-        rows=len(labels),
-        draws=draws,
+    passed = found.low >= -gate.margin
+    told = f"{found.told(against)}, {'not below' if passed else 'below'} the margin of "
+    return Check(
+        name="comparison",
+        verdict=PASSED if passed else REFUSED,
+        reason=f"{told}{-gate.margin:+.4f}",
+        value=found.low,
+        limit=-gate.margin,
     )
+
+
+def slices(results: Sequence[SliceResult], against: str, gate: Gate) -> list[Check]:
+    """Refuse when the challenger is worse on a slice by more than `slice_margin`, and surely worse.
+
+    Slices are small: the difference must be beyond the margin, and its whole interval below 0, so
+    that chance alone refuses few models.
+    """
+    checks = []
+    for one in results:
+        if gate.slices is not None and one.name not in gate.slices:
+            continue
+        name, found = f"slice {one.name}", one.comparison
+        if found is None:
+            checks.append(Check(name, SKIPPED, one.skipped, limit=-gate.slice_margin))
+            continue
+        collapsed = found.difference < -gate.slice_margin and found.high < 0
+        told = f"{found.told(against)}, {'a collapse' if collapsed else 'no collapse'} by the "
+        checks.append(
+            Check(
+                name=name,
+                verdict=REFUSED if collapsed else PASSED,
+                reason=f"{told}slice margin of {-gate.slice_margin:+.4f}",
+                value=found.difference,
+                limit=-gate.slice_margin,
+            )
+        )
+    return checks
+
+
+def leakage(roc_auc: float, importance: Mapping[str, float], gate: Gate) -> Check:
+    """Refuse what is too good: then a feature most likely knows the label.
+
+    The feature that the ranking rests on most is named (see `permutation_importance`).
+    """
+    passed = roc_auc <= gate.suspicious
+    reason = f"ROC-AUC {roc_auc:.4f}, {gate.suspicious:g} would be suspicious"
+    if not passed:
+        feature, fall = next(iter(importance.items()))
+        reason = (
+            f"ROC-AUC {roc_auc:.4f} is above {gate.suspicious:g}, which suggests that a feature "
+            f"knows the label: first look at {feature}, without which it falls by {fall:.4f}"
+        )
+    return Check("leakage", PASSED if passed else REFUSED, reason, roc_auc, gate.suspicious)
+
+
+def parity(model: ServedModel) -> Check:
+    """Refuse an ONNX file that scores or labels any row otherwise than scikit-learn."""
+    name, found = "ONNX parity", model.parity
+    if found is None:
+        reason = f"served by skops as {model.file}, there is no ONNX form: {model.why_not_onnx}"
+        return Check(name, SKIPPED, reason, limit=TOLERANCE)
+    reason = f"{found.rows} rows, NaN and infinities among them, differ by {found.largest:.2g}"
+    if not found.holds:
+        reason = (
+            f"of {found.rows} rows {found.scores} have another score and {found.labels} another "
+            f"label in ONNX than in scikit-learn; {found.example}"
+        )
+    verdict = PASSED if found.holds else REFUSED
+    return Check(name, verdict, reason, found.largest, TOLERANCE)
+
+
+def golden_rows(model: ServedModel, manifest: ModelManifest) -> Check:
+    """Refuse when the file, opened anew, does not give its golden scores again."""
+    name = "golden rows"
+    try:
+        found = served.open_score(model.file, model.content)(schema.golden_matrix(manifest))
+    except EspalierError as error:
+        return Check(name, REFUSED, error.message, limit=TOLERANCE)
+    worst = max(
+        (abs(a - b) for a, b in zip(found.tolist(), manifest.golden_scores, strict=True)),
+        default=math.nan,
+    )
+    passed = worst <= TOLERANCE
+    reason = f"{len(found)} rows differ by {worst:.2g} from the scores in the manifest"
+    return Check(name, PASSED if passed else REFUSED, reason, _finite(worst), TOLERANCE)
+
+
+def latency(model: ServedModel, rows: Floats, gate: Gate) -> Check:
+    """Refuse a file that takes longer for one row than the declared budget."""
+    spent = one_row_milliseconds(served.open_score(model.file, model.content), rows)
+    passed = spent <= gate.max_latency_ms
+    reason = (
+        f"one row takes {spent:.3f} ms (median) by {model.file}, "
+        f"{'within' if passed else 'over'} the budget of {gate.max_latency_ms:g} ms"
+    )
+    return Check("latency", PASSED if passed else REFUSED, reason, spent, gate.max_latency_ms)
+
+
+def online(found: OnlineParity) -> Check:
+    """Refuse when an entity's features online are not those of the history."""
+    name = "online features"
+    if found.skipped:
+        return Check(name, SKIPPED, found.skipped, limit=0)
+    reason = f"{found.compared} entities' features are equal online and in the history"
+    if found.differing:
+        reason = f"{found.differing} of {found.compared} entities differ: {found.example}"
+    verdict = REFUSED if found.differing else PASSED
+    return Check(name, verdict, reason, found.differing, 0)
+
+
+def server_schema(
+    project: Project, manifest: ModelManifest, model: ServedModel, found: OnlineParity
+) -> Check:
+    """Refuse a model whose inputs are not what the server would read and hand it."""
+    wrong = schema.differences(project, manifest, model, dict(found.types))
+    reason = "; ".join(wrong) or f"{len(manifest.features)} features as declared"
+    return Check("schema", REFUSED if wrong else PASSED, reason, len(wrong), 0)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

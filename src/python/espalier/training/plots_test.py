@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +26,22 @@ def test_calibration_keeps_equal_scores_together() -> None:
 def test_pictures_are_written(tmp_path: Path) -> None:
     labels = np.array([True, False, True, False])
     scores = {"model": np.array([0.9, 0.2, 0.7, 0.4]), "baseline": np.full(4, 0.5)}
-    written = plots.draw(labels, scores, tmp_path, title="test")
-    assert {path.name for path in written} == {
+    written = plots.draw(
+        labels,
+        scores,
+        tmp_path,
+        title="test",
+        importance={"a": 0.2, "b": -0.01},
+        months={"model": [(date(2026, 1, 31), 0.7), (date(2026, 2, 28), 0.8)]},
+        metric="roc_auc",
+    )
+    assert [path.name for path in written] == [
         "roc.png",
         "precision_recall.png",
         "calibration.png",
-    }
+        "scores.png",
+        "importance.png",
+        "months.png",
+    ]
     for path in written:
         assert path.read_bytes().startswith(b"\x89PNG")

@@ -10,19 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from espalier.errors import BadData, CheckRefused
-
-# Types beyond those that skops trusts by itself (scikit-learn's public estimators, numpy's arrays,
-# built-in types). They hold data and run nothing when they are built: an imputer's dtype, and
-# parts of scikit-learn's gradient boosting.
-TRUSTED: tuple[str, ...] = (
-    "numpy.dtype",
-    "sklearn._loss._loss.CyHalfBinomialLoss",
-    "sklearn._loss.link.Interval",
-    "sklearn._loss.link.LogitLink",
-    "sklearn._loss.loss.HalfBinomialLoss",
-    "sklearn.ensemble._hist_gradient_boosting.binning._BinMapper",
-    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
-)
+from espalier.registry.trusted import TRUSTED
 
 
 def save(estimator: Any, path: Path) -> None:

@@ -63,5 +63,30 @@ def split_by_time(frame: pd.DataFrame, label: Label) -> Split:
     return Split(train, validation, times, newest.date())
 
 
+def rolling_origins(frame: pd.DataFrame, label: Label, folds: int) -> list[Split]:
+    """Splits of training rows for cross-validation in time, oldest first.
+
+    Each of the newest `folds` label times is validated on in turn, by rows at least the horizon
+    older: what would have been known then. Times without rows that old, or with one class alone on
+    either side, make no fold, so that there may be fewer or none.
+
+    Args:
+        frame: As for `split_by_time`, without the rows that validate the model itself.
+        label: The project's declaration.
+        folds: How many at most.
+    """
+    found: list[Split] = []
+    for time in sorted(frame["label_time"].unique(), reverse=True):
+        train = frame[frame["label_time"] <= time - label.horizon]
+        validation = frame[frame["label_time"] == time]
+        if min(train["label"].nunique(), validation["label"].nunique()) < 2:
+            continue
+        times = tuple(t.date() for t in sorted(train["label_time"].unique()))
+        found.append(Split(train, validation, times, time.date()))
+        if len(found) == folds:
+            break
+    return found[::-1]
+
+
 def _days(span: timedelta) -> str:
     return f"{span.days} days"

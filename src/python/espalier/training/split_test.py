@@ -7,7 +7,7 @@ import pytest
 
 from churn.project import PROJECT
 from espalier.errors import BadData, CheckRefused
-from espalier.training.split import split_by_time
+from espalier.training.split import rolling_origins, split_by_time
 
 LABEL = PROJECT.label
 
@@ -60,3 +60,21 @@ def test_labels_of_one_class_are_bad_data(one_class: str) -> None:
     rows.loc[rows["label_time"] == pd.Timestamp(one_class, tz="UTC"), "label"] = True
     with pytest.raises(BadData, match="all 2 labels"):
         split_by_time(rows, LABEL)
+
+
+def test_rolling_origins_are_predicted_by_what_was_known_then() -> None:
+    rows = frame("1997-03-31", "1997-04-30", "1997-06-29", "1997-07-29", "1997-08-31")
+    folds = rolling_origins(rows, LABEL, 2)
+    assert [fold.validation_time for fold in folds] == [date(1997, 7, 29), date(1997, 8, 31)]
+    assert folds[0].train_times == (date(1997, 3, 31), date(1997, 4, 30))
+    assert [fold.validation_time for fold in rolling_origins(rows, LABEL, 9)] == [
+        date(1997, 6, 29), date(1997, 7, 29), date(1997, 8, 31)
+    ]  # fmt: skip
+    assert rolling_origins(frame("1997-03-31", "1997-06-28"), LABEL, 3) == []
+
+
+def test_a_label_time_of_one_class_makes_no_fold() -> None:
+    one_class = frame("1997-07-31", label=(True, True))
+    rows = pd.concat([frame("1997-03-31", "1997-06-30"), one_class])
+    folds = rolling_origins(rows, LABEL, 3)
+    assert [fold.validation_time for fold in folds] == [date(1997, 6, 30)]

@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from espalier.errors import CheckRefused
 from espalier.features.point_in_time import training_set
 from espalier.postgres.connect import connect
 from espalier.project import Project
 from espalier.registry import promotion
-from espalier.registry.download import fetch_version
 from espalier.registry.mlflow_registry import log_and_register
-from espalier.training import candidate, evaluate, fitting, onnx_export
-from espalier.training.evaluate import Booleans, Floats
-from espalier.training.fitting import Fitted, matrix
-from espalier.training.gate import decide
-from espalier.training.provenance import known_snapshots, origin
-from espalier.training.split import Split, split_by_time
+from espalier.training import candidate, evaluate, provenance
+from espalier.training.build import build
+from espalier.training.gate import Check
+from espalier.training.judging import champion_scores, judge
+from espalier.training.program import Program
+from espalier.training.split import split_by_time
 
 
 @dataclass(frozen=True)
 class Trained:
-    """One training run's result. `rows` were trained on; metrics are of the validation rows."""
+    """One training run's result. `rows` were trained on; metrics are of the validation rows.
+
+    `format` is the served file's name, `checks` are all that the gate made.
+    """
 
     version: str
     run_id: str
@@ -35,6 +36,8 @@ class Trained:
     promoted: bool
     reason: str
     rows: int
+    format: str = ""
+    checks: tuple[Check, ...] = ()
 
 
 def train(
@@ -44,11 +47,12 @@ def train(
     dsn: str,
     tracking_uri: str,
     who: str,
-    provenance: Mapping[str, str] | None = None,
+    program: Program | None = None,
 ) -> Trained:
-    """Train, validate on the newest labels, register a version, and promote it if it is not worse.
+    """Train, validate on the newest labels, register a version, and promote it if the gate accepts.
 
-    Scores are those of the ONNX model throughout, since that is what is served.
+    Scores are those of the served file throughout. A refused version is registered too, with its
+    reasons, and never becomes champion.
 
     Args:
         project: The declaration.
@@ -56,49 +60,61 @@ def train(
         dsn: The database with snapshots and ledger.
         tracking_uri: The MLflow server.
         who: Who trains, for the ledger.
-        provenance: What the caller knows of the program, such as `git_commit`; tags of the version.
+        program: The program that trains, for the version's provenance.
 
     Raises:
-        BadData, CheckRefused: the labels known do not allow training, the model does not convert
-            to ONNX faithfully, or the champion cannot be established.
+        BadData, CheckRefused: the labels known do not allow training, the model can be kept in no
+            format, or the champion cannot be established.
         DependencyUnreachable: PostgreSQL or MLflow does not answer.
     """
     with connect(dsn) as connection:
         champion = promotion.champion(connection, tracking_uri, project.name)
+        # What is recorded as seen is what was seen, also while a revision is being stored.
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        snapshots = provenance.known_snapshots(connection, project, as_of)
         frame = training_set(connection, project, as_of=as_of)
-        snapshots = known_snapshots(connection, project, as_of)
         connection.rollback()
         split = split_by_time(frame, project.label)
-        labels = split.validation["label"].to_numpy(dtype=bool)
-        model = fitting.fit(project, project.estimator, split)
-        baseline = fitting.fit(project, project.baseline, split)
+        built = build(project, split)
         if champion is None:
-            against, opponent = "the baseline", baseline.scores
+            against, opponent = "the baseline", built.baseline_scores
         else:
             against = f"champion {champion}"
             opponent = champion_scores(project, split, champion, tracking_uri)
-        verdict = decide(
-            labels, model.scores, opponent, gate=project.gate, against=against, seed=project.seed
+        origin = provenance.document(
+            project,
+            as_of=as_of,
+            who=who,
+            snapshots=snapshots,
+            split=split,
+            built=built,
+            program=program or Program(),
         )
-        threshold = fitting.choose_threshold(project, split)
-        metrics = _metrics(project, labels, model, baseline, threshold)
+        made = candidate.manifest(project, split, built, provenance.tags(origin))
+        judged = judge(
+            project,
+            split,
+            built,
+            made,
+            connection=connection,
+            opponent=opponent,
+            against=against,
+            as_of=as_of,
+        )
+        verdict = judged.verdict
         with tempfile.TemporaryDirectory() as scratch:
-            made = candidate.assemble(
+            assembled = candidate.assemble(
                 Path(scratch),
                 project=project,
                 split=split,
-                model=model,
-                baseline=baseline,
-                threshold=threshold,
-                metrics=metrics,
+                built=built,
+                made=made,
                 verdict=verdict,
-                snapshots=snapshots,
-                provenance={
-                    **origin(project, as_of, snapshots, split, who),
-                    **(provenance or {}),
-                },
+                segments=judged.segments,
+                importance=judged.importance,
+                origin=origin,
             )
-            registered = log_and_register(tracking_uri, made)
+            registered = log_and_register(tracking_uri, assembled)
         if verdict.accepted:
             promotion.promote(
                 connection,
@@ -113,54 +129,12 @@ def train(
     return Trained(
         version=registered.version,
         run_id=registered.run_id,
-        metrics={name: metrics[name] for name in evaluate.METRICS},
-        baseline={name: metrics[f"baseline_{name}"] for name in evaluate.METRICS},
+        metrics={name: built.metrics[name] for name in evaluate.METRICS},
+        baseline={name: built.metrics[f"baseline_{name}"] for name in evaluate.METRICS},
         validation_time=split.validation_time,
         promoted=verdict.accepted,
         reason=verdict.reason,
         rows=len(split.train),
+        format=built.served.file,
+        checks=verdict.checks,
     )
-
-
-def champion_scores(project: Project, split: Split, champion: str, tracking_uri: str) -> Floats:
-    """The champion's scores of the validation rows [n], from the artifact that is served.
-
-    Raises:
-        CheckRefused: it needs features that the view lacks, or was trained on labels as new as
-            those that are to judge it.
-        ModelNotReady, BadData, DependencyUnreachable: as `fetch_version`.
-    """
-    with tempfile.TemporaryDirectory() as scratch:
-        fetched = fetch_version(tracking_uri, project.name, champion, Path(scratch))
-        content = fetched.path.read_bytes()
-    manifest = fetched.manifest
-    if missing := set(manifest.features) - set(project.view.features):
-        raise CheckRefused(
-            f"champion {champion} of {project.name} needs features that the view no longer has: "
-            f"{', '.join(sorted(missing))}",
-            fix="keep them in the view until a model without them is champion",
-        )
-    trained_to = date.fromisoformat(manifest.provenance["train_to"])
-    if trained_to >= split.validation_time:
-        raise CheckRefused(
-            f"champion {champion} of {project.name} was trained on labels up to {trained_to}, so "
-            f"those of {split.validation_time} cannot judge it",
-            fix="train as of a later day",
-        )
-    return onnx_export.score(content, matrix(split.validation, manifest.features))
-
-
-def _metrics(
-    project: Project, labels: Booleans, model: Fitted, baseline: Fitted, threshold: float
-) -> dict[str, float]:
-    found = evaluate.metrics(labels, model.scores)
-    drawn = evaluate.bootstrap(
-        labels, {"model": model.scores}, names=evaluate.METRICS, seed=project.seed
-    )["model"]
-    for name, values in drawn.items():
-        found |= {f"{name}_{k}": v for k, v in asdict(evaluate.interval(values)).items()}
-    for name, value in evaluate.metrics(labels, baseline.scores).items():
-        found[f"baseline_{name}"] = value
-    found |= evaluate.decision_metrics(labels, model.scores, threshold)
-    found["onnx_parity"] = model.parity
-    return found

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from churn.project import PROJECT
 from espalier.errors import BadData, CheckRefused, DependencyUnreachable
 from espalier.features.point_in_time import features_at, training_set
 from espalier.ingest.run import ingest
+from espalier.policies import Gate, Search
 from espalier.postgres import embedded, migrate
 from espalier.postgres.connect import connect
 from espalier.processes import free_port
-from espalier.project import Gate
 from espalier.registry import ledger, mlflow_server
 from espalier.registry.download import FetchedModel, current_version, fetch_version
 from espalier.registry.rest import MlflowRest
-from espalier.training import onnx_export, skops_file
-from espalier.training import train as train_module
+from espalier.training import evaluate, judging, onnx_export, served, skops_file
 from espalier.training.fitting import matrix
+from espalier.training.program import Program
 from espalier.training.split import split_by_time
 from espalier.training.train import Trained, train
 
@@ -46,11 +49,16 @@ class World:
             dsn=self.dsn,
             tracking_uri=self.tracking_uri,
             who="tester",
-            provenance={"git_commit": "abc"},
+            program=Program(git_commit="abc"),
         )
 
     def fetch(self, version: str, into: Path) -> FetchedModel:
         return fetch_version(self.tracking_uri, "churn", version, into)
+
+    def versions(self) -> list[dict[str, Any]]:
+        with MlflowRest(self.tracking_uri) as mlflow:
+            found = mlflow.get("model-versions/search", {"filter": "name='churn'"}) or {}
+        return list(found["model_versions"])
 
     def champion(self) -> str | None:
         return current_version(self.tracking_uri, "churn")
@@ -108,7 +116,54 @@ def test_the_first_model_beats_the_baseline_and_becomes_champion(
     assert (entry.from_version, entry.to_version, entry.who) == (None, first.version, "tester")
     assert entry.why == first.reason
     assert entry.evidence["run_id"] == first.run_id
-    assert entry.evidence["gate"]["opponent"] == "the baseline"
+    gate = entry.evidence["gate"]
+    assert gate["opponent"] == "the baseline"
+    verdicts = {check["name"]: check["verdict"] for check in gate["checks"]}
+    assert verdicts == {
+        "comparison": "passed",
+        "slice one-time buyers": "passed",
+        "slice regular buyers": "passed",
+        "slice lately active": "passed",
+        "slice long silent": "passed",
+        "leakage": "passed",
+        "ONNX parity": "passed",
+        "golden rows": "passed",
+        "latency": "passed",
+        "online features": "skipped",
+        "schema": "passed",
+    }
+    assert all(check["reason"] for check in gate["checks"])
+    assert [check.name for check in first.checks] == list(verdicts)
+
+
+def test_the_run_tells_all_of_it(world: World, first: Trained) -> None:
+    with MlflowRest(world.tracking_uri) as mlflow:
+        run = (mlflow.get("runs/get", {"run_id": first.run_id}) or {})["run"]
+        listed = mlflow.get("artifacts/list", {"run_id": first.run_id, "path": "plots"}) or {}
+    metrics = {one["key"]: one["value"] for one in run["data"]["metrics"]}
+    for name in evaluate.METRICS:
+        assert metrics[f"{name}_low"] <= metrics[name] <= metrics[f"{name}_high"], name
+        assert f"baseline_{name}" in metrics
+    assert metrics["gain_roc_auc_low"] < metrics["gain_roc_auc"] < metrics["gain_roc_auc_high"]
+    assert metrics["gate.latency"] < PROJECT.gate.max_latency_ms
+    assert metrics["importance.recency_days"] > metrics["importance.tenure_days"] == 0
+    params = {one["key"]: one["value"] for one in run["data"]["params"]}
+    assert params["setting.interactions"] == "False"
+    assert params["threshold_objective"] == "balanced_accuracy"
+    uses = [one["tags"][0]["value"] for one in run["inputs"]["dataset_inputs"]]
+    assert sorted(uses) == ["training", "validation"]
+    pictures = {Path(file["path"]).stem for file in listed["files"]}
+    assert pictures == {
+        "roc", "precision_recall", "calibration", "scores", "importance", "months"
+    }  # fmt: skip
+    (card,) = world.artifacts.rglob("model_card.md")
+    text = card.read_text()
+    for part in ("# Model card: churn", "| roc_auc |", "one-time buyers", "Gate: accepted"):
+        assert part in text
+    (gate,) = world.artifacts.rglob("gate.json")
+    assert json.loads(gate.read_text())["accepted"] is True
+    note = next(tag for tag in run["data"]["tags"] if tag["key"] == "mlflow.note.content")
+    assert note["value"].startswith("# Model card: churn")
 
 
 def test_the_second_model_is_compared_with_the_champion_and_follows_it(
@@ -151,7 +206,7 @@ def test_the_downloaded_champion_scores_as_it_did_in_training(
             features_at(connection, PROJECT, when=date(1997, 9, 30)), PROJECT.view.features
         )
     assert len(everyone) == 2357
-    assert onnx_export.check_parity(content, estimator, everyone) < onnx_export.TOLERANCE
+    assert onnx_export.compare(content, estimator, onnx_export.planted(everyone, 0)).holds
 
 
 def test_the_manifest_says_where_the_model_comes_from(
@@ -191,11 +246,19 @@ def test_training_again_gives_the_same_model(world: World, second: Trained, tmp_
 def test_a_worse_model_is_registered_but_not_promoted(world: World, second: Trained) -> None:
     champion = world.champion()
     worse = replace(
-        PROJECT, estimator="churn.estimator:recency_only", gate=Gate(metric="roc_auc", margin=0.0)
+        PROJECT,
+        estimator="churn.estimator:recency_only",
+        search=Search(),
+        gate=Gate(metric="roc_auc", margin=0.0),
     )
     refused = world.train(SECOND, worse)
     assert not refused.promoted
-    assert "below the margin" in refused.reason
+    assert refused.reason.startswith("comparison: roc_auc")
+    assert "below the margin of -0.0000" in refused.reason
+    (found,) = (version for version in world.versions() if version["version"] == refused.version)
+    tags = {tag["key"]: tag["value"] for tag in found["tags"]}
+    assert tags["gate"] == "refused"
+    assert tags["gate.comparison"].startswith("refused; roc_auc")
     assert int(refused.version) > int(second.version)
     assert world.champion() == champion
     with connect(world.dsn) as connection:
@@ -210,11 +273,11 @@ def test_a_champion_that_knows_the_labels_cannot_be_judged_by_them(
     with connect(world.dsn) as connection:
         frame = training_set(connection, PROJECT, as_of=SECOND)
     split = split_by_time(frame, PROJECT.label)
-    scores = train_module.champion_scores(PROJECT, split, second.version, world.tracking_uri)
+    scores = judging.champion_scores(PROJECT, split, second.version, world.tracking_uri)
     assert len(scores) == len(split.validation)
     known = replace(split, validation_time=date(1997, 4, 30))
     with pytest.raises(CheckRefused, match="trained on labels up to 1997-04-30"):
-        train_module.champion_scores(PROJECT, known, second.version, world.tracking_uri)
+        judging.champion_scores(PROJECT, known, second.version, world.tracking_uri)
 
 
 def test_a_champion_whose_artifact_was_changed_is_refused(world: World, second: Trained) -> None:
@@ -230,6 +293,44 @@ def test_a_champion_whose_artifact_was_changed_is_refused(world: World, second: 
             world.train(SECOND)
     finally:
         (stored / "model.onnx").write_bytes(content)
+
+
+def test_a_model_without_an_onnx_form_is_served_by_skops(
+    world: World, second: Trained, tmp_path: Path
+) -> None:
+    project = replace(
+        PROJECT,
+        estimator="espalier.training.testing:without_onnx",
+        search=Search(space=(("c", (0.1,)),)),
+        # Judged by what it is; it need not be as good as the champion here.
+        gate=Gate(margin=0.5, max_latency_ms=1000),
+    )
+    trained = world.train(SECOND, project)
+    assert trained.promoted
+    assert trained.format == "model.skops"
+    (parity,) = (check for check in trained.checks if check.name == "ONNX parity")
+    assert parity.verdict == "skipped"
+    assert "there is no ONNX form" in parity.reason
+    assert "FunctionTransformer" in parity.reason
+    fetched = world.fetch("champion", tmp_path)
+    assert fetched.path.name == "model.skops"
+    golden = np.array(fetched.manifest.golden_rows, dtype=np.float64)
+    found = served.open_score("model.skops", fetched.path.read_bytes())(golden)
+    assert found == pytest.approx(fetched.manifest.golden_scores, abs=1e-12)
+    # The next is compared with it by that file, and it is a whole MLflow model without a pickle.
+    followed = world.train(SECOND)
+    assert followed.promoted
+    assert f"of champion {trained.version}" in followed.reason
+    (folder,) = (
+        path.parent
+        for path in world.artifacts.rglob("MLmodel")
+        if "skops" in path.read_text() and "model.onnx" not in path.read_text()
+    )
+    assert not [path for path in folder.rglob("*") if path.suffix in (".pkl", ".pickle")]
+    flavor = yaml.safe_load((folder / "MLmodel").read_text())
+    assert flavor["flavors"]["sklearn"]["serialization_format"] == "skops"
+    assert flavor["signature"]["inputs"]
+    assert (folder / "input_example.json").exists()
 
 
 def test_an_mlflow_that_is_down_is_found_out_before_training(world: World) -> None:
