@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 from espalier.postgres import embedded, migrate
 from espalier.postgres.connect import Connection, connect
 from espalier.registry import mlflow_server
-from espalier.registry.manifest import ONNX, SKOPS, ModelManifest
+from espalier.registry.manifest import GATE, ONNX, PROVENANCE, SKOPS, ModelManifest
 from espalier.registry.mlflow_registry import (
     Candidate,
     Registered,
@@ -72,9 +72,11 @@ def project() -> str:
 
 
 def write_onnx(path: Path, weight: float) -> bytes:
-    """A model of two features: the sigmoid of `weight` times their sum."""
+    """A model of two features: the sigmoid of `weight` times their sum, a missing one being 0."""
     nodes = [
-        helper.make_node("MatMul", ["features", "weights"], ["sum"]),
+        helper.make_node("IsNaN", ["features"], ["missing"]),
+        helper.make_node("Where", ["missing", "zero", "features"], ["known"]),
+        helper.make_node("MatMul", ["known", "weights"], ["sum"]),
         helper.make_node("Sigmoid", ["sum"], ["positive"]),
         helper.make_node("Sub", ["one", "positive"], ["negative"]),
         helper.make_node("Concat", ["negative", "positive"], ["probabilities"], axis=1),
@@ -91,6 +93,7 @@ def write_onnx(path: Path, weight: float) -> bytes:
         [
             helper.make_tensor("weights", TensorProto.FLOAT, [2, 1], [weight, weight]),
             helper.make_tensor("one", TensorProto.FLOAT, [1], [1.0]),
+            helper.make_tensor("zero", TensorProto.FLOAT, [1], [0.0]),
         ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
@@ -103,7 +106,7 @@ def write_onnx(path: Path, weight: float) -> bytes:
 def candidate(tmp_path: Path, project: str) -> Callable[..., Candidate]:
     """Makes small candidates of the test's project."""
 
-    def make(weight: float = 1.0) -> Candidate:
+    def make(weight: float = 1.0, **tags: str) -> Candidate:
         from sklearn.linear_model import LogisticRegression
         from skops import io  # seconds, for the tests that need it
 
@@ -127,7 +130,7 @@ def candidate(tmp_path: Path, project: str) -> Callable[..., Candidate]:
                 metrics={"roc_auc": 0.9},
                 provenance={"seed": "7"},
                 golden_rows=rows,
-                golden_scores=(1 / (1 + float(np.exp(-weight))), 0.5),
+                golden_scores=tuple(1 / (1 + float(np.exp(-weight * s))) for s in (1.0, 2.0)),
             ),
             onnx=folder / ONNX,
             skops=folder / SKOPS,
@@ -140,9 +143,10 @@ def candidate(tmp_path: Path, project: str) -> Callable[..., Candidate]:
             ),
             params={"estimator": "LogisticRegression", "C": 1.0},
             metrics={"roc_auc": 0.9, "baseline_roc_auc": 0.8},
-            tags={"snapshot_id": "2", "git_commit": "abc"},
+            tags={"snapshot_id": "2", "git_commit": "abc", **tags},
             requirements=["numpy"],
             figures=[folder / "roc.png"],
+            documents={PROVENANCE: '{"seed": 7}\n', GATE: '{"metric": "roc_auc"}\n'},
         )
 
     return make
@@ -151,4 +155,4 @@ def candidate(tmp_path: Path, project: str) -> Callable[..., Candidate]:
 @pytest.fixture
 def register(registry: Registry, candidate: Callable[..., Candidate]) -> Callable[..., Registered]:
     """Registers small models of the test's project."""
-    return lambda weight=1.0: log_and_register(registry.uri, candidate(weight))
+    return lambda weight=1.0, **tags: log_and_register(registry.uri, candidate(weight, **tags))

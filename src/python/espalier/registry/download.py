@@ -7,15 +7,26 @@ Needs an MLflow server that runs with `--serve-artifacts`.
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from espalier.errors import BadData, ConfigurationError, ModelNotReady
-from espalier.registry.manifest import CHAMPION, MANIFEST, ONNX, SKOPS, ModelManifest
+from espalier.registry.manifest import (
+    CHAMPION,
+    FILES_TAG,
+    MANIFEST,
+    ONNX,
+    SKOPS,
+    ModelManifest,
+)
 from espalier.registry.rest import MlflowRest
+
+_CHANGED = "it was changed after it was registered: roll back, or train again"
 
 
 @dataclass(frozen=True)
@@ -54,30 +65,81 @@ def fetch_version(
     Raises:
         DependencyUnreachable: MLflow does not answer, or not as MLflow does.
         ModelNotReady: there is no such alias or version, or a file of it is missing.
-        BadData: the manifest is no manifest, or the model file is not the one it names.
+        BadData: the manifest is no manifest, or a file is not the one that was registered.
     """
     with MlflowRest(tracking_uri) as mlflow:
         version = _resolve(mlflow, project, alias_or_version)
-        root = _artifact_root(mlflow, project, version)
-        target, what = into / f"{project}-{version}", f"{project} version {version}"
+        stored = _stored(mlflow, project, version)
+        target, what = into / f"{project}-{version}", stored.what
         into.mkdir(parents=True, exist_ok=True)
         making = Path(tempfile.mkdtemp(prefix=".fetching-", dir=into))
         try:
             # The manifest is always fetched: version numbers begin again in a new registry.
-            _download(mlflow, root, MANIFEST, making, what)
+            _download(mlflow, stored, MANIFEST, making)
             manifest = _read_manifest(making, what)
             if not _same(target, manifest):
-                digest = _download(mlflow, root, manifest.file, making, what)
+                digest = _download(mlflow, stored, manifest.file, making)
                 if digest != manifest.digest:
                     raise BadData(
                         f"{manifest.file} of {what} has sha256 {digest}, its manifest says "
                         f"{manifest.digest}",
-                        fix="it was changed after it was registered: roll back, or train again",
+                        fix=_CHANGED,
                     )
                 _put_in_place(making, target)
         finally:
             shutil.rmtree(making, ignore_errors=True)
     return FetchedModel(project, version, target, manifest)
+
+
+def fetch_document(tracking_uri: str, project: str, version: str, name: str) -> str:
+    """The text of one of the documents beside a version's model, such as `provenance.json`.
+
+    Raises:
+        DependencyUnreachable: MLflow does not answer, or not as MLflow does.
+        ModelNotReady: there is no such version, or it has no such document.
+        BadData: the document is not the one that was registered, or is not text.
+    """
+    with MlflowRest(tracking_uri) as mlflow, tempfile.TemporaryDirectory() as scratch:
+        stored = _stored(mlflow, project, version)
+        _download(mlflow, stored, name, Path(scratch))
+        try:
+            return (Path(scratch) / name).read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise BadData(f"{name} of {stored.what} is not text") from error
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file of a version: its size now, and the sha256 it was registered with, if it was."""
+
+    name: str
+    size: int
+    digest: str | None
+
+
+def stored_files(tracking_uri: str, project: str, version: str) -> list[StoredFile]:
+    """The files in a version's folder, by name.
+
+    Raises:
+        DependencyUnreachable, ModelNotReady: as for `fetch_document`.
+    """
+    with MlflowRest(tracking_uri) as mlflow:
+        stored = _stored(mlflow, project, version)
+        sizes = mlflow.artifacts(stored.root)
+    return [StoredFile(name, sizes[name], stored.files.get(name)) for name in sorted(sizes)]
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A version's folder in the server's artifact store, and what MLflow's database says of it.
+
+    `files` gives the sha256 of each file that was registered; empty for a version of an older
+    release.
+    """
+
+    what: str
+    root: str
+    files: Mapping[str, str]
 
 
 def _resolve(mlflow: MlflowRest, project: str, alias_or_version: str) -> str:
@@ -92,13 +154,12 @@ def _resolve(mlflow: MlflowRest, project: str, alias_or_version: str) -> str:
     return version
 
 
-def _artifact_root(mlflow: MlflowRest, project: str, version: str) -> str:
-    """The path of a version's folder in the server's artifact store."""
+def _stored(mlflow: MlflowRest, project: str, version: str) -> _Stored:
     asked = {"name": project, "version": version}
-    found = mlflow.get("model-versions/get", asked)
+    found = mlflow.version(project, version)
     if found is None:
         raise ModelNotReady(f"MLflow has no version {version} of model {project}")
-    status = found["model_version"].get("status", "READY")
+    status = found.get("status", "READY")
     if status != "READY":
         raise ModelNotReady(f"version {version} of model {project} is {status} in MLflow")
     answer = mlflow.get("model-versions/get-download-uri", asked) or {}
@@ -109,13 +170,22 @@ def _artifact_root(mlflow: MlflowRest, project: str, version: str) -> str:
             f"{uri.scheme or 'no'}://, which it does not hand out itself",
             fix="run the MLflow server with --serve-artifacts and --artifacts-destination",
         )
-    return uri.path.strip("/")
+    files = found["tags"].get(FILES_TAG, "{}")
+    try:
+        digests = {str(name): str(digest) for name, digest in json.loads(files).items()}
+    except (ValueError, AttributeError) as error:
+        raise BadData(f"tag {FILES_TAG} of {project} version {version} is not JSON") from error
+    return _Stored(f"{project} version {version}", uri.path.strip("/"), digests)
 
 
-def _download(mlflow: MlflowRest, root: str, name: str, into: Path, what: str) -> str:
-    """Store one artifact; give its sha256."""
-    digest = hashlib.sha256()
-    with mlflow.artifact(f"{root}/{name}") as response, (into / name).open("wb") as file:
+def _download(mlflow: MlflowRest, stored: _Stored, name: str, into: Path) -> str:
+    """Store one artifact; give its sha256.
+
+    Raises:
+        BadData: it is another one than MLflow's database says.
+    """
+    digest, what = hashlib.sha256(), stored.what
+    with mlflow.artifact(f"{stored.root}/{name}") as response, (into / name).open("wb") as file:
         if response is None:
             raise ModelNotReady(
                 f"{name} of {what} is not in MLflow's artifact store",
@@ -124,7 +194,13 @@ def _download(mlflow: MlflowRest, root: str, name: str, into: Path, what: str) -
         for chunk in response.iter_bytes():
             digest.update(chunk)
             file.write(chunk)
-    return digest.hexdigest()
+    found, registered = digest.hexdigest(), stored.files.get(name)
+    if registered not in (None, found):
+        raise BadData(
+            f"{name} of {what} has sha256 {found}, but was registered with {registered}",
+            fix=_CHANGED,
+        )
+    return found
 
 
 def _read_manifest(folder: Path, what: str) -> ModelManifest:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import shutil
 import subprocess
 import sys
@@ -9,11 +10,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from mlflow.tracking import MlflowClient
 
 from espalier.errors import BadData, ConfigurationError, DependencyUnreachable, ModelNotReady
 from espalier.processes import free_port, python_environment
-from espalier.registry.download import current_version, fetch_version
-from espalier.registry.manifest import MANIFEST, ONNX
+from espalier.registry.download import (
+    current_version,
+    fetch_document,
+    fetch_version,
+    stored_files,
+)
+from espalier.registry.manifest import GATE, MANIFEST, ONNX, PROVENANCE, SKOPS
 from espalier.registry.mlflow_registry import log_and_register
 from espalier.registry.rest import MlflowRest
 
@@ -73,16 +80,58 @@ def test_a_file_changed_after_registration_is_refused(
     assert list(tmp_path.glob("*-*")) == []
 
 
-@pytest.mark.parametrize("content", ["{}", "not json", '{"file": "../../etc/passwd"}'])
-def test_a_manifest_that_is_none_is_refused(registry, register, project, tmp_path, content) -> None:
+def test_a_manifest_changed_after_registration_is_refused(
+    registry, register, project, tmp_path
+) -> None:
     version = register().version
+    stored = newest(registry, MANIFEST)
+    stored.write_text(stored.read_text().replace('"threshold": 0.5', '"threshold": 0.4'))
+    with pytest.raises(BadData, match=r"manifest\.json.*was registered with"):
+        fetch_version(registry.uri, project, version, tmp_path)
+
+
+def test_a_model_and_manifest_changed_together_are_refused(
+    registry, register, project, tmp_path
+) -> None:
+    version = register().version
+    model, manifest = newest(registry, ONNX), newest(registry, MANIFEST)
+    before, after = model.read_bytes(), b"another model"
+    model.write_bytes(after)
+    manifest.write_text(manifest.read_text().replace(sha256(before), sha256(after)))
+    with pytest.raises(BadData, match="was registered with"):
+        fetch_version(registry.uri, project, version, tmp_path)
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+@pytest.fixture
+def register_untagged(registry, register, project):
+    """Registers as a release did that kept no digests in MLflow's database."""
+
+    def make() -> str:
+        version: str = register().version
+        MlflowClient(registry.uri, registry.uri).delete_model_version_tag(project, version, "files")
+        return version
+
+    return make
+
+
+@pytest.mark.parametrize("content", ["{}", "not json", '{"file": "../../etc/passwd"}'])
+def test_a_manifest_that_is_none_is_refused(
+    registry, register_untagged, project, tmp_path, content
+) -> None:
+    version = register_untagged()
     newest(registry, MANIFEST).write_text(content)
     with pytest.raises(BadData, match=MANIFEST):
         fetch_version(registry.uri, project, version, tmp_path)
 
 
-def test_a_manifest_cannot_name_a_file_elsewhere(registry, register, project, tmp_path) -> None:
-    version = register().version
+def test_a_manifest_cannot_name_a_file_elsewhere(
+    registry, register_untagged, project, tmp_path
+) -> None:
+    version = register_untagged()
     stored = newest(registry, MANIFEST)
     stored.write_text(stored.read_text().replace('"model.onnx"', '"../model.onnx"'))
     with pytest.raises(BadData, match="names the model file"):
@@ -94,6 +143,31 @@ def test_a_file_that_is_gone_is_not_ready(registry, register, project, tmp_path)
     shutil.rmtree(newest(registry, ONNX).parent)
     with pytest.raises(ModelNotReady, match=MANIFEST):
         fetch_version(registry.uri, project, version, tmp_path)
+
+
+def test_a_document_is_read_by_name_and_compared_with_its_digest(
+    registry, register, project
+) -> None:
+    version = register().version
+    assert fetch_document(registry.uri, project, version, PROVENANCE) == '{"seed": 7}\n'
+    with pytest.raises(ModelNotReady, match=r"no_such\.json"):
+        fetch_document(registry.uri, project, version, "no_such.json")
+    newest(registry, PROVENANCE).write_text('{"seed": 8}\n')
+    with pytest.raises(BadData, match=r"provenance\.json.*was registered with"):
+        fetch_document(registry.uri, project, version, PROVENANCE)
+
+
+def test_files_are_listed_with_the_digests_they_were_registered_with(
+    registry, register, project
+) -> None:
+    version = register().version
+    files = {file.name: file for file in stored_files(registry.uri, project, version)}
+    model = newest(registry, ONNX).read_bytes()
+    assert (files[ONNX].size, files[ONNX].digest) == (len(model), sha256(model))
+    assert {name for name, file in files.items() if file.digest} == {
+        *(MANIFEST, ONNX, SKOPS, PROVENANCE, GATE)
+    }
+    assert files["MLmodel"].digest is None
 
 
 def test_what_was_never_registered_is_not_ready(registry, register, project, tmp_path) -> None:

@@ -16,7 +16,14 @@ from espalier.errors import BadData
 MANIFEST = "manifest.json"
 ONNX = "model.onnx"
 SKOPS = "model.skops"
+PROVENANCE = "provenance.json"
+GATE = "gate.json"
 CHAMPION = "champion"
+# Where a rollback would go back to.
+PREVIOUS = "previous"
+# The version tag with the sha256 of each of our files. Who can write to the artifact store alone
+# cannot change it.
+FILES_TAG = "files"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ beside it. Nothing in it is a pickle. Aliases are set by `promotion` alone.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -20,8 +21,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from espalier.errors import DependencyUnreachable
-from espalier.registry.manifest import MANIFEST, ONNX, SKOPS, ModelManifest
+from espalier.registry.manifest import FILES_TAG, MANIFEST, ONNX, SKOPS, ModelManifest
 from espalier.registry.rest import MlflowRest
+from espalier.registry.trusted import TRUSTED
 
 # mlflow reads these when it is imported or used. A server that is down is found out in seconds.
 _ENVIRONMENT = {
@@ -31,7 +33,7 @@ _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
 }
-_PARAM_LENGTH = 500
+_PARAM_LENGTH, _NOTE_LENGTH = 500, 7500
 # mlflow keeps 36 characters of a dataset's digest; the whole is among the manifest's provenance.
 _DATASET_DIGEST_LENGTH = 32
 
@@ -51,12 +53,14 @@ class TrainingData:
 class Candidate:
     """A trained model with all that is known of it.
 
-    `onnx` and `skops` are the model's files; `manifest.file` is one of their names. `requirements`
-    are the packages, as `name==version`, that scoring the model takes.
+    `onnx` and `skops` are the model's files; `manifest.file` is one of their names, and `onnx` is
+    None for a model without an ONNX form. `documents` are
+    texts that stand beside them, by file name. `requirements` are the packages, as `name==version`,
+    that scoring the model takes.
     """
 
     manifest: ModelManifest
-    onnx: Path
+    onnx: Path | None
     skops: Path
     data: TrainingData
     params: Mapping[str, object]
@@ -64,6 +68,8 @@ class Candidate:
     tags: Mapping[str, str]
     requirements: Sequence[str]
     figures: Sequence[Path] = field(default=())
+    documents: Mapping[str, str] = field(default_factory=dict)
+    validation: TrainingData | None = None
 
 
 @dataclass(frozen=True)
@@ -94,8 +100,8 @@ def log_and_register(tracking_uri: str, candidate: Candidate) -> Registered:
         run_id: str = run.info.run_id
         try:
             _log_run(client, run_id, candidate)
-            source, model_id = _log_model(client, experiment_id, run_id, candidate)
-            version = _register(client, run_id, source, model_id, candidate)
+            logged = _log_model(client, experiment_id, run_id, candidate)
+            version = _register(client, run_id, logged, candidate)
         except BaseException:
             with suppress(Exception):
                 client.set_terminated(run_id, status="FAILED")
@@ -113,7 +119,21 @@ def _log_run(client: Any, run_id: str, candidate: Candidate) -> None:
         metrics=[entities.Metric(k, v, now, 0) for k, v in candidate.metrics.items()],
         params=[entities.Param(k, str(v)[:_PARAM_LENGTH]) for k, v in candidate.params.items()],
     )
-    data = candidate.data
+    inputs = [_input(candidate.data, "training")]
+    if candidate.validation is not None:
+        inputs.append(_input(candidate.validation, "validation"))
+    client.log_inputs(run_id, inputs)
+    if card := candidate.documents.get("model_card.md"):
+        # What MLflow shows as the run's description.
+        client.set_tag(run_id, "mlflow.note.content", card[:_NOTE_LENGTH])
+    for figure in candidate.figures:
+        client.log_artifact(run_id, str(figure), "plots")
+
+
+def _input(data: TrainingData, use: str) -> Any:
+    """A dataset as MLflow's run shows it, with what it was used for."""
+    from mlflow import entities
+
     dataset = entities.Dataset(
         name=data.name,
         digest=data.digest[:_DATASET_DIGEST_LENGTH],
@@ -124,16 +144,19 @@ def _log_run(client: Any, run_id: str, candidate: Candidate) -> None:
         ),
         profile=json.dumps({"num_rows": data.rows}),
     )
-    context = entities.InputTag("mlflow.data.context", "training")
-    client.log_inputs(run_id, [entities.DatasetInput(dataset, [context])])
-    for figure in candidate.figures:
-        client.log_artifact(run_id, str(figure), "plots")
+    return entities.DatasetInput(dataset, [entities.InputTag("mlflow.data.context", use)])
 
 
-def _log_model(
-    client: Any, experiment_id: str, run_id: str, candidate: Candidate
-) -> tuple[str, str]:
-    """Upload the model's folder; give its URI and MLflow's id of it."""
+@dataclass(frozen=True)
+class _Logged:
+    """An uploaded model: MLflow's id of it, and the sha256 of our files in it."""
+
+    model_id: str
+    files: Mapping[str, str]
+
+
+def _log_model(client: Any, experiment_id: str, run_id: str, candidate: Candidate) -> _Logged:
+    """Upload the model's folder."""
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 
     model = client.create_logged_model(
@@ -142,12 +165,17 @@ def _log_model(
         source_run_id=run_id,
         tags=dict(candidate.tags),
         params={"threshold": str(candidate.manifest.threshold)},
-        model_type="onnx",
+        model_type=Path(candidate.manifest.file).suffix.removeprefix("."),
     )
     try:
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch) / "model"
             _write_model(folder, model, run_id, candidate)
+            ours = {MANIFEST, SKOPS, candidate.manifest.file, *candidate.documents}
+            files = {
+                name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
+                for name in sorted(ours)
+            }
             client.log_model_artifacts(model.model_id, str(folder))
     except BaseException:
         with suppress(Exception):
@@ -155,13 +183,11 @@ def _log_model(
         raise
     client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
-    return f"models:/{model.model_id}", model.model_id
+    return _Logged(model.model_id, files)
 
 
 def _write_model(folder: Path, logged: Any, run_id: str, candidate: Candidate) -> None:
-    import mlflow.onnx
     import numpy as np
-    import onnx
     from mlflow.models import Model, ModelSignature
     from mlflow.types import Schema, TensorSpec
 
@@ -178,30 +204,66 @@ def _write_model(folder: Path, logged: Any, run_id: str, candidate: Candidate) -
         ),
     )
     example = np.array(manifest.golden_rows[:2], dtype=np.float32).reshape(-1, width)
+    model = Model(
+        artifact_path=logged.artifact_location,
+        run_id=run_id,
+        model_uuid=logged.model_id,
+        model_id=logged.model_id,
+        metadata={"features": list(manifest.features), "view": manifest.view},
+    )
+    if candidate.onnx is None:
+        _write_skops_flavor(folder, model, signature, example)
+    else:
+        _write_onnx_flavor(folder, model, signature, example, candidate)
+        # Byte for byte the file whose digest the manifest holds.
+        shutil.copyfile(candidate.onnx, folder / ONNX)
+    shutil.copyfile(candidate.skops, folder / SKOPS)
+    (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+    for name, text in candidate.documents.items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def _write_onnx_flavor(
+    folder: Path, model: Any, signature: Any, example: Any, candidate: Candidate
+) -> None:
+    import mlflow.onnx
+    import onnx
+
     mlflow.onnx.save_model(
-        onnx.load(candidate.onnx),
+        onnx.load(str(candidate.onnx)),
         str(folder),
-        mlflow_model=Model(
-            artifact_path=logged.artifact_location,
-            run_id=run_id,
-            model_uuid=logged.model_id,
-            model_id=logged.model_id,
-        ),
+        mlflow_model=model,
         signature=signature,
         input_example={"features": example},
         # Given, since to infer them MLflow would start a process that imports everything.
         pip_requirements=list(candidate.requirements),
         onnx_execution_providers=["CPUExecutionProvider"],
-        metadata={"features": list(manifest.features), "view": manifest.view},
+        metadata=model.metadata,
         save_as_external_data=False,
     )
-    # Byte for byte the file whose digest the manifest holds.
-    shutil.copyfile(candidate.onnx, folder / ONNX)
-    shutil.copyfile(candidate.skops, folder / SKOPS)
-    (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
 
 
-def _register(client: Any, run_id: str, source: str, model_id: str, candidate: Candidate) -> str:
+def _write_skops_flavor(folder: Path, model: Any, signature: Any, example: Any) -> None:
+    """What `mlflow.sklearn.save_model` writes in its skops format, around a file that is there."""
+    import sklearn
+    from mlflow.models.utils import _save_example
+
+    folder.mkdir()
+    model.signature = signature
+    _save_example(model, example, str(folder))
+    model.add_flavor(
+        "sklearn",
+        # The flavor's name for the model's file of whatever format.
+        pickled_model=SKOPS,
+        sklearn_version=sklearn.__version__,
+        serialization_format="skops",
+        code=None,
+        skops_trusted_types=list(TRUSTED),
+    )
+    model.save(str(folder / "MLmodel"))
+
+
+def _register(client: Any, run_id: str, logged: _Logged, candidate: Candidate) -> str:
     from mlflow.exceptions import RestException
 
     project = candidate.manifest.project
@@ -211,7 +273,11 @@ def _register(client: Any, run_id: str, source: str, model_id: str, candidate: C
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     version = client.create_model_version(
-        project, source, run_id=run_id, tags=dict(candidate.tags), model_id=model_id
+        project,
+        f"models:/{logged.model_id}",
+        run_id=run_id,
+        tags={**candidate.tags, FILES_TAG: json.dumps(logged.files, sort_keys=True)},
+        model_id=logged.model_id,
     )
     return str(version.version)
 

@@ -41,7 +41,8 @@ def test_promotions_are_recorded_and_the_alias_follows(
         ("2", "1"),
     ]
     assert entries[0].who == "tester"
-    assert entries[0].evidence == {"gate": {"low": 0.1}}
+    assert entries[0].evidence["gate"] == {"low": 0.1}
+    assert len(entries[0].evidence["manifest_digest"]) == 64
     assert entries[2].why == "back"
     assert abs(entries[2].at - datetime.now(UTC)) < timedelta(minutes=5)
 

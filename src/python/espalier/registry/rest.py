@@ -20,6 +20,12 @@ _TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
+def with_tags(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record of MLflow's with its tags, a list of keys and values, as a mapping."""
+    tags = {str(tag["key"]): str(tag.get("value", "")) for tag in record.get("tags", [])}
+    return {**record, "tags": tags}
+
+
 class MlflowRest:
     """One MLflow server. Use as a context manager.
 
@@ -43,8 +49,7 @@ class MlflowRest:
 
     def post(self, call: str, body: Mapping[str, str]) -> dict[str, Any] | None:
         """The answer to one writing call; None when what is to be changed does not exist."""
-        with self._reachable():
-            return self._answer(call, self._client.post(f"{_API}/{call}", json=dict(body)))
+        return self._write("POST", call, body)
 
     def alias(self, model: str, alias: str = CHAMPION) -> str | None:
         """The version that the alias of a registered model points to, or None."""
@@ -55,6 +60,33 @@ class MlflowRest:
         """Point the alias to a version; false when there is no such version."""
         body = {"name": model, "alias": alias, "version": version}
         return self.post("registered-models/alias", body) is not None
+
+    def delete_alias(self, model: str, alias: str) -> None:
+        """Take an alias away; nothing is done when there is none."""
+        self._write("DELETE", "registered-models/alias", {"name": model, "alias": alias})
+
+    def aliases(self, model: str) -> dict[str, str]:
+        """The versions that the aliases of a registered model point to; none without a model."""
+        answer = self.get("registered-models/get", {"name": model}) or {}
+        found = answer.get("registered_model", {}).get("aliases", [])
+        return {str(entry["alias"]): str(entry["version"]) for entry in found}
+
+    def version(self, model: str, version: str) -> dict[str, Any] | None:
+        """What MLflow says of a model version, its tags as a mapping; None when there is none."""
+        answer = self.get("model-versions/get", {"name": model, "version": version})
+        return None if answer is None else with_tags(answer["model_version"])
+
+    def artifacts(self, path: str) -> dict[str, int]:
+        """The files directly in a folder of the artifact store, with their sizes in bytes."""
+        with self._reachable():
+            response = self._client.get(_ARTIFACTS, params={"path": path})
+            # As for `artifact`: 500 is a folder that is not there.
+            found = {} if response.status_code in (404, 500) else self._answer(path, response)
+        return {
+            str(entry["path"]): int(entry.get("file_size", 0))
+            for entry in (found or {}).get("files", [])
+            if not entry.get("is_dir")
+        }
 
     @contextmanager
     def artifact(self, path: str) -> Iterator[httpx.Response | None]:
@@ -83,6 +115,12 @@ class MlflowRest:
     ) -> None:
         """Close its connections."""
         self._client.close()
+
+    def _write(self, method: str, call: str, body: Mapping[str, str]) -> dict[str, Any] | None:
+        with self._reachable():
+            return self._answer(
+                call, self._client.request(method, f"{_API}/{call}", json=dict(body))
+            )
 
     def _answer(self, call: str, response: httpx.Response) -> dict[str, Any] | None:
         try:
