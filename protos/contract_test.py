@@ -61,7 +61,7 @@ def test_the_image_is_current(tmp_path):
     ("old", "new", "rule", "names"),
     [
         ("double score = 3", "double probability = 3", "FIELD_SAME_NAME", ["score", "probability"]),
-        ("double score = 3", "double score = 7", "FIELD_NO_DELETE", ["score", "PredictResponse"]),
+        ("double score = 3", "double score = 70", "FIELD_NO_DELETE", ["score", "PredictResponse"]),
         ("double score = 3", "float score = 3", "FIELD_SAME_TYPE", ["score", "double", "float"]),
         (
             "repeated string entity_ids = 2",
@@ -114,8 +114,11 @@ def test_an_incompatible_change_is_refused_and_named(change, old, new, rule, nam
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("double score = 3;", "double score = 3;\n  // Added.\n  string added = 7;"),
-        ("ENTITY_STATUS_OK = 1;", "ENTITY_STATUS_OK = 1;\n  // Added.\n  ENTITY_STATUS_ADDED = 4;"),
+        ("double score = 3;", "double score = 3;\n  // Added.\n  string added = 70;"),
+        (
+            "ENTITY_STATUS_OK = 1;",
+            "ENTITY_STATUS_OK = 1;\n  // Added.\n  ENTITY_STATUS_ADDED = 40;",
+        ),
         (
             "// One entity to predict for.",
             "// Added.\nmessage Added {}\n\n// One entity to predict for.",

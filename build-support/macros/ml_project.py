@@ -1,5 +1,11 @@
-def ml_project(name, overrides={}):
+def ml_project(name, overrides={}, serve_with_sklearn=False, reader="wide_row"):
     """An ML product: its sources, its tests, and one program a flow plus the prediction server.
+
+    serve_with_sklearn: let server and batch scoring carry scikit-learn, which a model without an
+    ONNX form takes.
+
+    reader: where the server can read features from: "wide_row" is our online store; "feast" adds
+    Feast's SDK for any other one, which the server then takes by --feature-repo.
 
     The folder declares the product in project.py. Programs are NAME-ingest.pex and so on, each of
     one file that runs on any host with CPython 3.11.
@@ -22,13 +28,18 @@ def ml_project(name, overrides={}):
             strip_pex_env=False,
         )
 
+    # Imported by name, so that a server without them does not carry them.
+    sklearn = [f"//3rdparty/python:reqs#{library}" for library in ("skops", "threadpoolctl")]
+    scoring = sklearn if serve_with_sklearn else []
     flows = {
         "ingest": [],
         "materialize": [],
         # Named in project.py as a reference, so that the server does without scikit-learn.
         "train": [f"./estimator.py:{name}"],
         "monitor": [],
-        "score": [],
+        "score": scoring,
+        # It holds all the others.
+        "loop": [f"./estimator.py:{name}", *scoring],
     }
     for flow, dependencies in flows.items():
         program(
@@ -37,4 +48,7 @@ def ml_project(name, overrides={}):
             [f"espalier.orchestration.flows.{flow}:{flow}"],
             [f"//src/python/espalier/orchestration/flows/{flow}.py", *dependencies],
         )
-    program("server", "espalier.serving.main", [], [])
+    # Loaded by name, so that a server without it does not carry Feast.
+    feast = ["//src/python/espalier/serving/feast_reader.py", "//3rdparty/python:reqs#feast"]
+    reading = {"wide_row": [], "feast": feast}[reader]
+    program("server", "espalier.serving.main", [], [*scoring, *reading])

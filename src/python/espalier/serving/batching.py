@@ -7,17 +7,25 @@ then. Under load the slots are busy, so batches grow by themselves.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from contextvars import Context
 from typing import Generic, Protocol, TypeVar
 
 from espalier.errors import DeadlineTooShort, DependencyUnreachable, Overloaded
+from espalier.serving.caller import CURRENT, Caller
 
 Key = TypeVar("Key", bound=Hashable)
 Result = TypeVar("Result")
 
 # The weight of the newest batch in the running mean of how long a batch takes.
 _NEWEST = 0.2
+# So many batches, the last of them so recent, tell how long one takes at least: a store that was
+# slow for a while must not have requests refused that would find it fast again.
+_FEW, _RECENT, _BELIEVED_SECONDS = 4, 16, 1.0
+_SHORTEST_RETRY = 0.05
+
+Origins = Mapping[Key, Caller | None]
 
 
 class BatchObserver(Protocol):
@@ -31,20 +39,22 @@ class BatchObserver(Protocol):
 
 
 class _Request(Generic[Key, Result]):
-    __slots__ = ("answer", "deadline", "keys", "since")
+    __slots__ = ("answer", "caller", "deadline", "keys", "since", "size")
 
     def __init__(
         self,
         keys: Sequence[Key],
+        size: int,
         deadline: float | None,
         since: float,
         answer: asyncio.Future[Mapping[Key, Result]],
     ) -> None:
-        self.keys, self.deadline, self.since, self.answer = keys, deadline, since, answer
+        self.keys, self.size, self.deadline = keys, size, deadline
+        self.since, self.answer, self.caller = since, answer, CURRENT.get()
 
 
 class Batcher(Generic[Key, Result]):
-    """Runs `run(distinct keys)` over the keys of many callers at once.
+    """Runs `run(distinct keys, origins)` over the keys of many callers at once.
 
     A request is never split over batches, so its answer comes from one call of `run`; one with
     more keys than `max_batch` is a batch of its own. All methods belong to one event loop.
@@ -52,7 +62,7 @@ class Batcher(Generic[Key, Result]):
 
     def __init__(
         self,
-        run: Callable[[Sequence[Key]], Awaitable[Mapping[Key, Result]]],
+        run: Callable[[Sequence[Key], Origins[Key]], Awaitable[Mapping[Key, Result]]],
         *,
         max_batch: int = 256,
         max_waiting: int = 4096,
@@ -62,9 +72,9 @@ class Batcher(Generic[Key, Result]):
         """Make an idle batcher.
 
         Args:
-            run: Answers every key that it is given.
-            max_batch: How many distinct keys of several requests go into one call of `run`.
-            max_waiting: How many keys may wait before requests are refused.
+            run: Answers every key that it is given, with the caller who asked for it first.
+            max_batch: How large several requests together in one call of `run` may be.
+            max_waiting: How much may wait before requests are refused.
             workers: How many calls of `run` may be under way at once.
             observer: Is told of batches and refusals.
         """
@@ -74,6 +84,8 @@ class Batcher(Generic[Key, Result]):
         self._waiting_keys = 0
         self._running: dict[asyncio.Task[None], list[_Request[Key, Result]]] = {}
         self._mean_seconds = 0.0
+        self._recent: deque[float] = deque(maxlen=_RECENT)
+        self._believed_until = 0.0
         self._pump_scheduled = False
         self._closed = False
         self.refused_at = 0.0
@@ -85,15 +97,18 @@ class Batcher(Generic[Key, Result]):
         """How many keys wait in the queue."""
         return self._waiting_keys
 
-    async def submit(self, keys: Sequence[Key], deadline: float | None = None) -> list[Result]:
+    async def submit(
+        self, keys: Sequence[Key], deadline: float | None = None, *, size: int | None = None
+    ) -> list[Result]:
         """The results of `keys`, in their order; a key may stand there twice.
 
         Args:
             keys: What to run.
             deadline: When the answer is of no more use, on the event loop's clock.
+            size: How large the request is; one a key by default.
 
         Raises:
-            Overloaded: too many keys wait already.
+            Overloaded: too much waits already.
             DeadlineTooShort: the deadline passed, or would pass before an answer.
             DependencyUnreachable: the batcher is closed.
             Exception: whatever `run` raised for the batch.
@@ -102,10 +117,11 @@ class Batcher(Generic[Key, Result]):
             return []
         loop = asyncio.get_running_loop()
         now = loop.time()
-        self._admit(len(keys), deadline, now)
-        request = _Request[Key, Result](keys, deadline, now, loop.create_future())
+        size = len(keys) if size is None else size
+        self._admit(size, deadline, now)
+        request = _Request[Key, Result](keys, size, deadline, now, loop.create_future())
         self._queue[request] = None
-        self._waiting_keys += len(keys)
+        self._waiting_keys += size
         self._idle.clear()
         self._schedule_pump(loop)
         try:
@@ -152,9 +168,16 @@ class Batcher(Generic[Key, Result]):
             raise Overloaded(
                 f"{self._waiting_keys} keys wait for a prediction already",
                 fix="try again after a pause, or add a server",
+                retry_seconds=f"{max(self._expected_wait(), _SHORTEST_RETRY):.3f}",
             )
-        if deadline is not None and deadline <= now + self._expected_wait():
+        if deadline is not None and deadline <= now + self._expected_wait() + self._run_time(now):
             raise self._too_late(now, deadline)
+
+    def _run_time(self, now: float) -> float:
+        """Seconds that the quickest of the recent batches took; 0 when there are few."""
+        if now >= self._believed_until:
+            self._recent.clear()
+        return min(self._recent) if len(self._recent) >= _FEW else 0.0
 
     def _expected_wait(self) -> float:
         """Seconds until a new request's batch leaves; 0 with a free slot, whatever the past was."""
@@ -178,7 +201,7 @@ class Batcher(Generic[Key, Result]):
         """Drop a request whose caller has left, wherever it stands."""
         if request in self._queue:
             del self._queue[request]
-            self._waiting_keys -= len(request.keys)
+            self._waiting_keys -= request.size
             self._note_idle()
 
     def _schedule_pump(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -191,7 +214,10 @@ class Batcher(Generic[Key, Result]):
         self._pump_scheduled = False
         while self._queue and len(self._running) < self._workers:
             if requests := self._take():
-                task = asyncio.get_running_loop().create_task(self._answer(requests))
+                # In no caller's context: a batch is of several, and its successors of others.
+                task = asyncio.get_running_loop().create_task(
+                    self._answer(requests), context=Context()
+                )
                 self._running[task] = requests
         self._note_idle()
 
@@ -202,26 +228,27 @@ class Batcher(Generic[Key, Result]):
         size = 0
         while self._queue:
             request = next(iter(self._queue))
-            if taken and size + len(request.keys) > self._max_batch:
+            if taken and size + request.size > self._max_batch:
                 break
             del self._queue[request]
-            self._waiting_keys -= len(request.keys)
+            self._waiting_keys -= request.size
             if request.answer.done():
                 continue
             if request.deadline is not None and request.deadline <= now:
                 request.answer.set_exception(self._too_late(request.since, now))
                 continue
             taken.append(request)
-            size += len(request.keys)
+            size += request.size
         return taken
 
     async def _answer(self, requests: Sequence[_Request[Key, Result]]) -> None:
         start = asyncio.get_running_loop().time()
-        keys = list(dict.fromkeys(key for request in requests for key in request.keys))
+        origins = _origins(requests)
+        keys = list(origins)
         if self._observer is not None:
             self._observer.batch(len(keys), [start - request.since for request in requests])
         try:
-            found = await self._run(keys)
+            found = await self._run(keys, origins)
         except Exception as error:  # noqa: BLE001  # its callers get it, no other batch does
             for request in requests:
                 if not request.answer.done():
@@ -234,7 +261,10 @@ class Batcher(Generic[Key, Result]):
             # Here and not when the task is done, so that no caller finds its own batch in its way.
             if (task := asyncio.current_task()) is not None:
                 self._running.pop(task, None)
-            took = asyncio.get_running_loop().time() - start
+            end = asyncio.get_running_loop().time()
+            took = end - start
+            self._recent.append(took)
+            self._believed_until = end + _BELIEVED_SECONDS
             newest = _NEWEST if self._mean_seconds else 1.0
             self._mean_seconds += newest * (took - self._mean_seconds)
             self._pump()
@@ -242,3 +272,12 @@ class Batcher(Generic[Key, Result]):
     def _note_idle(self) -> None:
         if not self._queue and not self._running:
             self._idle.set()
+
+
+def _origins(requests: Sequence[_Request[Key, Result]]) -> dict[Key, Caller | None]:
+    """The distinct keys of a batch, each with the caller who asked for it first."""
+    origins: dict[Key, Caller | None] = {}
+    for request in requests:
+        for key in request.keys:
+            origins.setdefault(key, request.caller)
+    return origins

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from espalier.errors import DeadlineTooShort, DependencyUnreachable, Overloaded
+from espalier.serving import batching
 from espalier.serving.batching import Batcher
 
 
@@ -21,7 +22,8 @@ class Runner:
         if is_open:
             self.gate.set()
 
-    async def __call__(self, keys):
+    async def __call__(self, keys, origins):
+        assert list(origins) == list(keys)
         self.batches.append(list(keys))
         self.started.release()
         await self.gate.wait()
@@ -169,7 +171,7 @@ def test_a_deadline_that_the_queue_cannot_make_is_refused_at_once():
     async def body():
         loop = asyncio.get_running_loop()
 
-        async def slow(keys):
+        async def slow(keys, origins):
             await asyncio.sleep(0.2)
             return dict.fromkeys(keys, "")
 
@@ -191,7 +193,7 @@ def test_slow_batches_of_the_past_do_not_refuse_callers_when_a_slot_is_free():
     async def body():
         delay = 0.2
 
-        async def run(keys):
+        async def run(keys, origins):
             await asyncio.sleep(delay)
             return dict.fromkeys(keys, "")
 
@@ -199,6 +201,53 @@ def test_slow_batches_of_the_past_do_not_refuse_callers_when_a_slot_is_free():
         await batcher.submit(["slow"])
         delay = 0
         assert await batcher.submit(["x"], asyncio.get_running_loop().time() + 0.1) == [""]
+
+    asyncio.run(body())
+
+
+def test_a_deadline_shorter_than_every_recent_batch_is_refused_at_once_for_a_while(monkeypatch):
+    monkeypatch.setattr(batching, "_BELIEVED_SECONDS", 0.3)
+
+    async def body():
+        loop = asyncio.get_running_loop()
+
+        async def run(keys, origins):
+            await asyncio.sleep(0.1)
+            return dict.fromkeys(keys, "")
+
+        batcher = Batcher(run, workers=1)
+        for number in range(4):
+            await batcher.submit([str(number)])
+        start = loop.time()
+        with pytest.raises(DeadlineTooShort):
+            await batcher.submit(["x"], start + 0.05)
+        assert loop.time() - start < 0.04
+        await asyncio.sleep(0.3)
+        # It may have become fast, so it is tried again, and given up only at the deadline.
+        start = loop.time()
+        with pytest.raises(DeadlineTooShort):
+            await batcher.submit(["x"], start + 0.05)
+        assert loop.time() - start >= 0.05
+
+    asyncio.run(body())
+
+
+def test_overload_tells_when_to_try_again_by_what_waits():
+    async def body():
+        async def run(keys, origins):
+            await asyncio.sleep(0.2)
+            return dict.fromkeys(keys, "")
+
+        batcher = Batcher(run, workers=1, max_batch=1, max_waiting=3)
+        await batcher.submit(["learn how long a batch takes"])
+        tasks = []
+        for number in range(4):
+            tasks.append(asyncio.create_task(batcher.submit([str(number)])))
+            await asyncio.sleep(0.01)
+        with pytest.raises(Overloaded) as caught:
+            await batcher.submit(["x"])
+        assert 0.6 < float(caught.value.metadata["retry_seconds"]) < 2
+        await asyncio.gather(*tasks)
 
     asyncio.run(body())
 
@@ -238,7 +287,7 @@ def test_a_failed_batch_is_told_to_its_callers_only():
 
 def test_a_time_out_of_the_run_itself_is_no_deadline():
     async def body():
-        async def run(keys):
+        async def run(keys, origins):
             raise TimeoutError("of the database")
 
         with pytest.raises(TimeoutError, match="of the database"):

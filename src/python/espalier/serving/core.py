@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from espalier.errors import EntityUnknown, InvalidRequest, ModelNotReady, ModelUnknown, ScoreInvalid
-from espalier.serving.batching import Batcher, BatchObserver
-from espalier.serving.decision import Outcome, decide
+from espalier.errors import (
+    EntityUnknown,
+    EspalierError,
+    FeaturesUnusable,
+    InvalidRequest,
+    ModelNotReady,
+    ModelUnknown,
+    ScoreInvalid,
+)
+from espalier.policies import Serving
+from espalier.serving.batching import Batcher, BatchObserver, Origins
+from espalier.serving.decision import Judged, Outcome, Policy, decide, judge
 from espalier.serving.loading import LoadedModel
-from espalier.serving.prediction import EntityStatus, Prediction
+from espalier.serving.prediction import EntityStatus, Prediction, ScoreSource
 from espalier.serving.reader import FeatureReader, FeatureRows
+from espalier.serving.scorer import valid
+from espalier.serving.scoring import run_model
 
 MAX_ENTITY_ID = 256
-MAX_ENTITIES = 10_000
-# Up to this many rows a model run blocks the event loop for less than handing it over would take.
-_INLINE_ROWS = 32
 # One read's size: what a request asks beyond it is read in turns, so that the loop stays free.
 _READ_ROWS = 512
 # Without a caller for this long, those who were refused have gone elsewhere.
@@ -37,14 +44,31 @@ class Observer(BatchObserver, Protocol):
     def scored(self, seconds: float) -> None:
         """A model run took `seconds`."""
 
+    def predicted(self, counts: Mapping[tuple[str, str], int]) -> None:
+        """So many entities of a batch had a status and a score's source."""
+
 
 class PredictionSink(Protocol):
     """Keeps what was served."""
 
     def record(
-        self, model: LoadedModel, rows: FeatureRows, scores: NDArray[np.float64], at: datetime
+        self,
+        model: LoadedModel,
+        rows: FeatureRows,
+        scores: NDArray[np.float64],
+        at: datetime,
+        origins: Origins[str],
     ) -> None:
-        """Take the scored rows of a batch; must not wait."""
+        """Take the scored rows of a batch, and who asked for each; must not wait."""
+
+
+class Shadow(Protocol):
+    """Scores what was served once more, by another model."""
+
+    def offer(
+        self, champion: LoadedModel, rows: FeatureRows, at: datetime, origins: Origins[str]
+    ) -> None:
+        """Take the rows that `champion` scored; must not wait."""
 
 
 class Predictor:
@@ -60,9 +84,12 @@ class Predictor:
         name: str,
         observer: Observer | None = None,
         sink: PredictionSink | None = None,
+        shadow: Shadow | None = None,
+        policy: Policy | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         max_batch: int = 256,
         max_waiting: int = 4096,
+        max_entities: int = 100_000,
         workers: int = 2,
     ) -> None:
         """Make a predictor without a model.
@@ -72,15 +99,20 @@ class Predictor:
             name: The registered model that is served.
             observer: Is told of reads, runs and batches.
             sink: Keeps what is served.
+            shadow: Is offered what was scored.
+            policy: What to do about missing and stale features; see `Serving` for the default.
             clock: Says what time it is, for the features' age.
             max_batch: How many keys of several requests are read and scored together.
             max_waiting: How many keys may wait before requests are refused.
+            max_entities: How many keys one request may have.
             workers: How many batches may be under way at once.
         """
+        self._max_entities = max_entities
         self.name, self.reader = name, reader
         self.model: LoadedModel | None = None
         self._observer, self._sink, self._clock = observer, sink, clock
-        self._threads: Executor = ThreadPoolExecutor(workers, "score")
+        self._shadow, self._policy = shadow, policy or Policy(Serving())
+        self._max_batch = max_batch
         self._batcher = Batcher[str, Outcome](
             self._run,
             max_batch=max_batch,
@@ -88,11 +120,19 @@ class Predictor:
             workers=workers,
             observer=observer,
         )
+        # Large requests take turns among themselves, so that no small one waits behind them.
+        self._bulk = Batcher[str, Outcome](
+            self._run,
+            max_batch=max_batch,
+            max_waiting=max(max_waiting, 2 * max_entities),
+            workers=1,
+            observer=observer,
+        )
 
     @property
     def waiting(self) -> int:
         """How many keys wait for a batch."""
-        return self._batcher.waiting
+        return self._batcher.waiting + self._bulk.waiting
 
     def describe(self, model: str = "") -> LoadedModel:
         """The model in force.
@@ -129,10 +169,11 @@ class Predictor:
             ScoreInvalid: the model gave no probability for one of them.
             Overloaded, DeadlineTooShort: see `Batcher.submit`.
         """
-        _validate(entity_ids)
+        _validate(entity_ids, self._max_entities)
         self.describe(model)
         predictions = []
-        for result in await self._batcher.submit(entity_ids, deadline):
+        batcher = self._batcher if len(entity_ids) <= self._max_batch else self._bulk
+        for result in await batcher.submit(entity_ids, deadline):
             if isinstance(result, ScoreInvalid):
                 raise result
             predictions.append(result)
@@ -144,67 +185,127 @@ class Predictor:
         """The prediction for one entity.
 
         Raises:
-            EntityUnknown: the online store has no row for it.
+            EntityUnknown: the online store has no row for it, and the project refuses that.
+            FeaturesUnusable: they are missing or stale, and the project refuses that.
             EspalierError: see `predict`.
         """
         (prediction,) = await self.predict([entity_id], model=model, deadline=deadline)
-        if prediction.status is EntityStatus.UNKNOWN_ENTITY:
-            raise EntityUnknown(
-                f"no features for entity {entity_id!r} in the online store",
-                fix="check the key; a new entity is known after the next materialize",
-                entity_id=entity_id,
-            )
+        if prediction.source is ScoreSource.NONE:
+            raise _refusal(prediction)
         return prediction
+
+    async def explain(self, entity_id: str) -> tuple[Prediction, dict[str, float | None]]:
+        """A prediction with the features it was made of, by name; nothing of it is logged.
+
+        Raises:
+            EspalierError: see `predict_one`.
+        """
+        _validate([entity_id], 1)
+        model = self.describe()
+        rows = await self.reader.read(model.source, [entity_id])
+        judged = judge(model, [entity_id], rows, self._policy, now=self._clock())
+        scores = model.scorer.run(judged.rows.matrix) if judged.rows.keys else np.empty(0)
+        outcome = decide(model, judged, scores, valid(scores))[entity_id]
+        if isinstance(outcome, EspalierError):
+            raise outcome
+        if outcome.source is ScoreSource.NONE:
+            raise _refusal(outcome)
+        values = (
+            rows.matrix[0].tolist() if rows.keys else [float("nan")] * len(model.source.features)
+        )
+        return outcome, {
+            name: None if np.isnan(value) else value
+            for name, value in zip(model.source.features, values, strict=True)
+        }
 
     async def close(self, seconds: float) -> bool:
         """Answer what is under way within `seconds` and refuse the rest; true when all was.
 
         Then wait, for a second at most, until no caller comes any more to be refused.
         """
-        drained = await self._batcher.close(seconds)
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        batchers = self._batcher, self._bulk
+        drained = all(await asyncio.gather(*(batcher.close(seconds) for batcher in batchers)))
         loop = asyncio.get_running_loop()
         latest = loop.time() + _LONGEST_QUIET_WAIT
         # Not for an event: what is waited for is that there is none.
-        while loop.time() < min(self._batcher.refused_at + _QUIET_SECONDS, latest):  # noqa: ASYNC110
+        while loop.time() < min(max(b.refused_at for b in batchers) + _QUIET_SECONDS, latest):  # noqa: ASYNC110
             await asyncio.sleep(_QUIET_SECONDS / 4)
         return drained
 
-    async def _run(self, keys: Sequence[str]) -> Mapping[str, Outcome]:
+    async def _run(self, keys: Sequence[str], origins: Origins[str]) -> Mapping[str, Outcome]:
         model = self.describe()
         outcomes: dict[str, Outcome] = {}
         for start in range(0, len(keys), _READ_ROWS):
-            outcomes |= await self._run_part(model, keys[start : start + _READ_ROWS])
+            outcomes |= await self._run_part(model, keys[start : start + _READ_ROWS], origins)
         return outcomes
 
-    async def _run_part(self, model: LoadedModel, keys: Sequence[str]) -> dict[str, Outcome]:
+    async def _run_part(
+        self, model: LoadedModel, keys: Sequence[str], origins: Origins[str]
+    ) -> dict[str, Outcome]:
         loop = asyncio.get_running_loop()
         began = loop.time()
-        rows = await self.reader.read(model.source, keys)
+        found = await self.reader.read(model.source, keys)
         now, read = self._clock(), loop.time()
         if self._observer is not None:
-            oldest = now - min(rows.times) if rows.times else None
-            self._observer.features_read(read - began, oldest)
-        scores = np.empty(0)
+            known = [when for when in found.times if when is not None]
+            self._observer.features_read(read - began, now - min(known) if known else None)
+        judged = judge(model, keys, found, self._policy, now=now)
+        rows, scores = judged.rows, np.empty(0)
         if rows.keys:
-            scores = await self._score(model, rows.matrix)
+            scores = await run_model(model, rows.matrix)
             if self._observer is not None:
                 self._observer.scored(loop.time() - read)
             if self._sink is not None:
-                self._sink.record(model, rows, scores, now)
-        return decide(model, keys, rows, scores, now=now)
+                self._sink.record(model, rows, scores, now, origins)
+            if self._shadow is not None:
+                self._shadow.offer(model, rows, now, origins)
+        ok = valid(scores)
+        if self._observer is not None:
+            self._observer.predicted(_counts(judged, ok))
+        return decide(model, judged, scores, ok)
 
-    async def _score(self, model: LoadedModel, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-        if len(matrix) <= _INLINE_ROWS:
-            return model.scorer.run(matrix)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, model.scorer.run, matrix)
+
+def _refusal(prediction: Prediction) -> EspalierError:
+    """The error of one entity that no prediction is made for."""
+    key = prediction.entity_id
+    if prediction.status is EntityStatus.UNKNOWN_ENTITY:
+        return EntityUnknown(
+            f"no features for entity {key!r} in the online store",
+            fix="check the key; a new entity is known after the next materialize",
+            entity_id=key,
+        )
+    what = "are stale" if prediction.status is EntityStatus.STALE_FEATURES else "are incomplete"
+    return FeaturesUnusable(
+        f"the features of entity {key!r} {what}",
+        fix="ask again after the next materialize",
+        entity_id=key,
+        status=prediction.status.value,
+    )
 
 
-def _validate(entity_ids: Sequence[str]) -> None:
-    if len(entity_ids) > MAX_ENTITIES:
+def _counts(judged: Judged, ok: NDArray[np.bool_]) -> dict[tuple[str, str], int]:
+    """How many entities of a batch have each status and source."""
+    counts: dict[tuple[str, str], int] = {}
+    faults = [status for status in judged.statuses if status is not EntityStatus.OK]
+    sound, invalid = len(judged.statuses) - len(faults), len(ok) - int(np.count_nonzero(ok))
+    if sound:
+        counts["OK", "MODEL"] = sound
+    if invalid:
+        counts["", "INVALID"] = invalid
+    if faults or judged.answered:
+        pairs: list[tuple[EntityStatus, ScoreSource]]
+        pairs = [(status, ScoreSource.MODEL) for status in faults]
+        pairs += [(answer.status, answer.source) for answer in judged.answered.values()]
+        for status, source in pairs:
+            pair = (status.value, source.value)
+            counts[pair] = counts.get(pair, 0) + 1
+    return counts
+
+
+def _validate(entity_ids: Sequence[str], most: int) -> None:
+    if len(entity_ids) > most:
         raise InvalidRequest(
-            f"{len(entity_ids)} entities in one request", fix=f"ask for at most {MAX_ENTITIES}"
+            f"{len(entity_ids)} entities in one request", fix=f"ask for at most {most}"
         )
     for entity_id in entity_ids:
         if not entity_id:

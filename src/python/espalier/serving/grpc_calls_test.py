@@ -29,7 +29,8 @@ def test_predict_of_an_unknown_entity_is_not_found_with_its_reason(server):
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
     info = error_info(caught.value)
     assert info.reason == "ENTITY_UNKNOWN"
-    assert info.metadata == {"entity_id": "nobody ž"}
+    assert info.metadata["entity_id"] == "nobody ž"
+    assert set(info.metadata) == {"entity_id", "request_id"}
 
 
 @pytest.mark.parametrize(
@@ -152,6 +153,7 @@ def test_reflection_describes_every_service_it_lists(server, version):
     names = [service.name for service in answer.list_services_response.service]
     assert set(names) == {
         SERVICE,
+        "inference.GRPCInferenceService",
         "grpc.health.v1.Health",
         "grpc.reflection.v1.ServerReflection",
         "grpc.reflection.v1alpha.ServerReflection",

@@ -1,21 +1,28 @@
-"""Turns errors of the prediction service into gRPC statuses with `google.rpc.ErrorInfo`."""
+"""Around every call of our gRPC services: who calls, what it counts, and its errors as statuses.
+
+Errors carry `google.rpc.ErrorInfo`, and `RetryInfo` when it helps to try again.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextvars import ContextVar
 from typing import Any, TypeAlias
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from espalier.errors import EspalierError, Overloaded
+from espalier.errors import InvalidRequest, Unauthenticated
+from espalier.serving.access import Access
+from espalier.serving.caller import CURRENT, REQUEST_ID, TRACEPARENT, Caller
 from espalier.serving.metrics import Metrics
+from espalier.serving.refusals import refusal
 
 DOMAIN = "espalier.dev"
 TRANSPORT = "grpc"
@@ -27,13 +34,13 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
-class ErrorInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps the methods of one service and leaves all others alone, reflection among them."""
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """Wraps the methods of our services and leaves all others alone: health and reflection."""
 
-    def __init__(self, service: str, metrics: Metrics) -> None:
-        """Wrap the methods of `service`, a full name, and count them in `metrics`."""
-        self._prefix, self._metrics = f"/{service}/", metrics
-        self._wrapped: dict[str, Handler] = {}
+    def __init__(self, services: Sequence[str], metrics: Metrics, access: Access) -> None:
+        """Wrap the methods of `services`, full names; `access` says who may call them."""
+        self._services, self._metrics, self._access = frozenset(services), metrics, access
+        self._wrapped: dict[str, tuple[Handler, Handler]] = {}
 
     async def intercept_service(
         self,
@@ -41,20 +48,33 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler | None:
         """See grpc.aio.ServerInterceptor."""
-        method = handler_call_details.method
-        if (wrapped := self._wrapped.get(method)) is not None:
-            return wrapped
-        handler = await continuation(handler_call_details)
-        # No handler is gRPC's way to say UNIMPLEMENTED.
-        if handler is None or not method.startswith(self._prefix):
-            return handler
-        wrapped = self._wrap(method.removeprefix(self._prefix), handler)
-        self._wrapped[method] = wrapped
-        return wrapped
+        path = handler_call_details.method
+        known = self._wrapped.get(path)
+        if known is None:
+            handler = await continuation(handler_call_details)
+            service, _, method = path[1:].rpartition("/")
+            # No handler is gRPC's way to say UNIMPLEMENTED.
+            if handler is None or service not in self._services:
+                return handler
+            known = self._wrap(method, handler), self._refusing(method, handler)
+            self._wrapped[path] = known
+        # Before the message is parsed. What is set here is seen in the handler: it is one task.
+        given = dict(handler_call_details.invocation_metadata)
+        try:
+            caller = self._access.admit(
+                _text(given.get("authorization")),
+                _text(given.get(REQUEST_ID)),
+                _text(given.get(TRACEPARENT)),
+            )
+        except Unauthenticated as error:
+            _REFUSED_WITH.set(error)
+            return known[1]
+        CURRENT.set(caller)
+        return known[0]
 
     def _wrap(self, method: str, handler: Handler) -> Handler:
         coders = {
-            "request_deserializer": handler.request_deserializer,
+            "request_deserializer": _tolerant(handler.request_deserializer),
             "response_serializer": handler.response_serializer,
         }
         if handler.unary_unary is not None:
@@ -67,20 +87,96 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
             )
         raise AssertionError(f"method {method} is of a kind that the contract does not have")
 
+    def _refusing(self, method: str, handler: Handler) -> Handler:
+        """A handler of the same kind that does not look at what was sent."""
+
+        async def refuse(_: object, context: Context) -> Any:
+            async with _Call(self._metrics, method, context):
+                raise _REFUSED_WITH.get()
+
+        async def refuse_stream(_: object, context: Context) -> AsyncIterator[Any]:
+            async with _Call(self._metrics, method, context):
+                raise _REFUSED_WITH.get()
+            yield
+
+        if handler.unary_unary is not None:
+            return grpc.unary_unary_rpc_method_handler(refuse)
+        return grpc.stream_stream_rpc_method_handler(refuse_stream)
+
     def _unary(self, method: str, behaviour: Any) -> Any:
+        access = self._access
+
         async def call(request: Any, context: Context) -> Any:
             async with _Call(self._metrics, method, context):
+                if request is _MALFORMED:
+                    raise _malformed()
+                if access.rated:
+                    access.spend(_caller(), _entities(request))
                 return await behaviour(request, context)
 
         return call
 
     def _stream(self, method: str, behaviour: Any) -> Any:
+        access = self._access
+
+        async def given(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+            async for request in requests:
+                if request is _MALFORMED:
+                    raise _malformed()
+                # A stream is slowed down and not refused: its sender waits, as gRPC lets it.
+                if access.rated and (seconds := access.pause(_caller())):
+                    await asyncio.sleep(seconds)
+                yield request
+
         async def call(requests: Any, context: Context) -> AsyncIterator[Any]:
             async with _Call(self._metrics, method, context):
-                async for response in behaviour(requests, context):
+                async for response in behaviour(given(requests), context):
                     yield response
 
         return call
+
+
+_REFUSED_WITH: ContextVar[Unauthenticated] = ContextVar("refused_with")
+
+
+# In the place of a message that cannot be parsed: gRPC would answer with the parser's own words.
+_MALFORMED = object()
+
+
+def _tolerant(parse: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
+    assert parse is not None, "generated code gives one"
+
+    def parse_or_mark(data: bytes) -> Any:
+        try:
+            return parse(data)
+        except DecodeError:
+            return _MALFORMED
+
+    return parse_or_mark
+
+
+def _malformed() -> InvalidRequest:
+    return InvalidRequest("the message is malformed", fix="generate the client from the contract")
+
+
+def _caller() -> Caller:
+    caller = CURRENT.get()
+    assert caller is not None, "set before the handler was chosen"
+    return caller
+
+
+def _text(value: str | bytes | None) -> str | None:
+    return value.decode("latin-1") if isinstance(value, bytes) else value
+
+
+def _entities(request: Any) -> int:
+    """How many entities or rows a unary request asks for; others count as one."""
+    if (asked := getattr(request, "entity_ids", None)) is not None:
+        return max(1, len(asked))
+    if (tensors := getattr(request, "inputs", None)) is not None:
+        rows = [int(tensor.shape[0]) for tensor in tensors if tensor.shape]
+        return max(1, *rows) if rows else 1
+    return 1
 
 
 class _Call:
@@ -104,7 +200,10 @@ class _Call:
             code = status_name(status.code)
         else:
             code = "INTERNAL"
-        self._metrics.finished(TRANSPORT, self._method, code, time.perf_counter() - self._start)
+        seconds = time.perf_counter() - self._start
+        self._metrics.finished(TRANSPORT, self._method, code, seconds)
+        if _log.isEnabledFor(logging.DEBUG):
+            _log.debug("call", extra={"method": self._method, "code": code, "seconds": seconds})
         if status is not None:
             await self._context.abort_with_status(rpc_status.to_status(status))
 
@@ -115,31 +214,18 @@ def status_name(number: int) -> str:
 
 
 def to_status(error: Exception, method: str) -> status_pb2.Status:
-    """The status a client gets for `error`.
-
-    An error of ours is told as it is. Any other one is logged under an id and only that is told:
-    its text may hold what is not for clients.
-    """
-    if isinstance(error, EspalierError):
-        code, message, reason = error.code, str(error), error.reason
-        metadata = error.metadata
-    else:
-        code, reason, metadata = "INTERNAL", "INTERNAL", {"error_id": log_unexpected(error, method)}
-        message = f"internal error {metadata['error_id']}; find it in the server's log"
-    details = [error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata=metadata)]
-    status = status_pb2.Status(code=grpc.StatusCode[code].value[0], message=message)
-    for detail in details:
-        _attach(status, detail)
-    if isinstance(error, Overloaded):
-        _attach(status, error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(seconds=1)))
+    """The status a client gets for `error`; see `refusal` for what it tells."""
+    told = refusal(error, method)
+    status = status_pb2.Status(code=grpc.StatusCode[told.code].value[0], message=told.message)
+    _attach(
+        status,
+        error_details_pb2.ErrorInfo(reason=told.reason, domain=DOMAIN, metadata=told.metadata),
+    )
+    if told.retry_seconds is not None:
+        delay = duration_pb2.Duration()
+        delay.FromMilliseconds(max(1, round(told.retry_seconds * 1e3)))
+        _attach(status, error_details_pb2.RetryInfo(retry_delay=delay))
     return status
-
-
-def log_unexpected(error: Exception, method: str) -> str:
-    """Log an error that is not one of ours, with its trace; give the id it is logged under."""
-    error_id = uuid.uuid4().hex[:12]
-    _log.error("unexpected error", exc_info=error, extra={"error_id": error_id, "method": method})
-    return error_id
 
 
 def _attach(status: status_pb2.Status, message: Any) -> None:

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -14,7 +16,7 @@ from espalier.prediction.v1 import prediction_pb2 as pb
 from espalier.prediction.v1 import prediction_pb2_grpc as pb_grpc
 from espalier.serving.core import Predictor
 from espalier.serving.grpc_errors import Context
-from espalier.serving.prediction import EntityStatus, ModelVersion, Prediction
+from espalier.serving.prediction import EntityStatus, ModelVersion, Prediction, ScoreSource
 
 SERVICE: str = pb.DESCRIPTOR.services_by_name["PredictionService"].full_name
 
@@ -22,6 +24,12 @@ _STATUS = {
     EntityStatus.OK: pb.ENTITY_STATUS_OK,
     EntityStatus.UNKNOWN_ENTITY: pb.ENTITY_STATUS_UNKNOWN_ENTITY,
     EntityStatus.STALE_FEATURES: pb.ENTITY_STATUS_STALE_FEATURES,
+    EntityStatus.MISSING_FEATURES: pb.ENTITY_STATUS_MISSING_FEATURES,
+}
+_SOURCE = {
+    ScoreSource.MODEL: pb.SCORE_SOURCE_MODEL,
+    ScoreSource.DEFAULT: pb.SCORE_SOURCE_DEFAULT,
+    ScoreSource.NONE: pb.SCORE_SOURCE_NONE,
 }
 
 
@@ -35,7 +43,7 @@ class PredictionService(pb_grpc.PredictionServiceServicer):
     async def Predict(self, request: pb.PredictRequest, context: Context) -> pb.PredictResponse:
         """One entity; EntityUnknown when there is none."""
         found = await self._predictor.predict_one(
-            request.entity_id, model=request.model, deadline=_deadline(context)
+            request.entity_id, model=request.model, deadline=deadline_of(context)
         )
         return _response(found)
 
@@ -44,7 +52,7 @@ class PredictionService(pb_grpc.PredictionServiceServicer):
     ) -> pb.BatchPredictResponse:
         """Many entities, in the order asked."""
         found = await self._predictor.predict(
-            request.entity_ids, model=request.model, deadline=_deadline(context)
+            request.entity_ids, model=request.model, deadline=deadline_of(context)
         )
         return pb.BatchPredictResponse(predictions=map(_response, found))
 
@@ -52,7 +60,7 @@ class PredictionService(pb_grpc.PredictionServiceServicer):
         self, request_iterator: AsyncIterator[pb.StreamPredictRequest], context: Context
     ) -> AsyncIterator[pb.StreamPredictResponse]:
         """Entities as they come, answered in their order while later ones are under way."""
-        loop, deadline = asyncio.get_running_loop(), _deadline(context)
+        loop, deadline = asyncio.get_running_loop(), deadline_of(context)
         room = asyncio.Semaphore(self._stream_in_flight)
         under_way: asyncio.Queue[asyncio.Task[list[Prediction]] | None] = asyncio.Queue()
 
@@ -100,26 +108,33 @@ class PredictionService(pb_grpc.PredictionServiceServicer):
         )
 
 
-def _deadline(context: Context) -> float | None:
+def deadline_of(context: Context) -> float | None:
     """The call's deadline on the event loop's clock."""
     remaining: float | None = context.time_remaining()
     return None if remaining is None else asyncio.get_running_loop().time() + remaining
 
 
+@lru_cache(maxsize=16)
 def _model(identity: ModelVersion) -> pb.ModelVersion:
     return pb.ModelVersion(name=identity.name, version=identity.version)
 
 
+# The rows of a view have few times, and the conversion takes longer than a model run of one row.
+@lru_cache(maxsize=4096)
+def _timestamp(when: datetime) -> Timestamp:
+    time = Timestamp()
+    time.FromDatetime(when)
+    return time
+
+
 def _response(found: Prediction) -> pb.PredictResponse:
-    response = pb.PredictResponse(
+    when = found.feature_time
+    return pb.PredictResponse(
         entity_id=found.entity_id,
         prediction=found.prediction,
         score=found.score,
         model=_model(found.model),
+        feature_time=None if when is None else _timestamp(when),
         status=_STATUS[found.status],
+        source=_SOURCE[found.source],
     )
-    if found.feature_time is not None:
-        time = Timestamp()
-        time.FromDatetime(found.feature_time)
-        response.feature_time.CopyFrom(time)
-    return response

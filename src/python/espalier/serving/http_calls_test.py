@@ -19,6 +19,7 @@ def test_http_predict_answers_by_either_name(server):
             "user_id": "u0200",
             "prediction": 1.0,
             "status": "OK",
+            "source": "MODEL",
             "model": {"name": "churn", "version": "1"},
             "feature_time": "1998-06-30T00:00:00Z",
         }

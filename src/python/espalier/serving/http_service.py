@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -16,18 +18,33 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, create_model
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from espalier.errors import EspalierError, InvalidRequest
+from espalier.errors import EspalierError, InvalidRequest, Unauthenticated
 from espalier.project import Project
+from espalier.serving import http_page
+from espalier.serving.access import Access
+from espalier.serving.caller import CURRENT, REQUEST_ID, TRACEPARENT, Caller
 from espalier.serving.core import Predictor
-from espalier.serving.grpc_errors import log_unexpected
 from espalier.serving.metrics import Metrics
 from espalier.serving.prediction import Prediction
 from espalier.serving.readiness import Readiness
+from espalier.serving.refusals import refusal
 
 TRANSPORT = "http"
 MAX_BODY_BYTES = 16_384
 
+_SECURITY_HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+]
+
+# Open to all: probes, which tell yes or no, and what describes the interface.
+_OPEN = frozenset({"/health", "/ready", "/docs", "/openapi.json", "/"})
+
+_COUNTED = frozenset({"/predict", "/explain"})
+
 _STATUS = {
+    "UNAUTHENTICATED": 401,
     "INVALID_ARGUMENT": 400,
     "FAILED_PRECONDITION": 400,
     "NOT_FOUND": 404,
@@ -43,6 +60,7 @@ def create_app(
     predictor: Predictor,
     readiness: Readiness,
     metrics: Metrics,
+    access: Access | None = None,
     *,
     timeout: float = 10.0,
 ) -> FastAPI:
@@ -51,11 +69,18 @@ def create_app(
     `/docs` is FastAPI's page, which a browser completes from a public CDN; `/openapi.json` needs
     nothing from outside.
     """
+    access = access or Access()
     app = FastAPI(title=f"{project.name} predictions", description=project.description)
     join_key = project.entity.join_key
     question = _question(project)
 
+    def admitted() -> None:
+        caller = CURRENT.get()
+        assert caller is not None, "set by the middleware"
+        access.spend(caller, 1)
+
     async def predict(request: question) -> JSONResponse:  # type: ignore[valid-type]  # made above
+        admitted()
         deadline = asyncio.get_running_loop().time() + timeout
         found = await predictor.predict_one(
             request.entity_id,  # type: ignore[attr-defined]  # a field of every question
@@ -75,9 +100,14 @@ def create_app(
 
     @app.get("/ready")
     async def ready() -> JSONResponse:
-        """Whether predictions can be answered now; 503 with what is missing when not."""
+        """Whether predictions can be answered now; 503 when not.
+
+        What is missing is told to those who may call; it names hosts and tables.
+        """
         missing = await readiness.missing()
-        body = {"ready": not missing, "missing": missing}
+        body: dict[str, object] = {"ready": not missing}
+        if not access.guarded or CURRENT.get() is not None:
+            body["missing"] = missing
         return JSONResponse(body, status_code=503 if missing else 200)
 
     @app.get("/metrics")
@@ -85,8 +115,17 @@ def create_app(
         """Prometheus' text format."""
         return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
+    http_page.add(
+        app,
+        project,
+        predictor,
+        question=question,
+        answer=partial(_answer, join_key),
+        admitted=admitted,
+        timeout=timeout,
+    )
     _add_error_handlers(app)
-    app.add_middleware(_Counted, metrics=metrics)
+    app.add_middleware(_Guarded, metrics=metrics, access=access)
     return app
 
 
@@ -114,6 +153,7 @@ def _answer(join_key: str, found: Prediction) -> dict[str, Any]:
         "prediction": found.prediction,
         "score": found.score,
         "status": found.status.value,
+        "source": found.source.value,
         "model": {"name": found.model.name, "version": found.model.version},
         "feature_time": None if when is None else when.isoformat().replace("+00:00", "Z"),
     }
@@ -122,13 +162,13 @@ def _answer(join_key: str, found: Prediction) -> dict[str, Any]:
 def _add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(EspalierError)
     async def ours(request: Request, error: EspalierError) -> JSONResponse:
-        return _refusal(_STATUS.get(error.code, 500), error.reason, str(error))
+        return _refused(error, request.url.path)
 
     @app.exception_handler(RequestValidationError)
     async def malformed(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"] if part != "body") or "body"
-        return _refusal(422, InvalidRequest.reason, f"{where}: {first['msg']}")
+        return _json(422, InvalidRequest.reason, f"{where}: {first['msg']}")
 
     @app.exception_handler(HTTPException)
     async def not_here(request: Request, error: HTTPException) -> JSONResponse:
@@ -136,49 +176,100 @@ def _add_error_handlers(app: FastAPI) -> None:
             error.status_code, InvalidRequest.reason
         )
         message = f"{request.method} {request.url.path}: {error.detail}"
-        return _refusal(error.status_code, reason, message)
+        return _json(error.status_code, reason, message)
 
 
-def _refusal(status: int, reason: str, message: str) -> JSONResponse:
-    headers = {"Retry-After": "1"} if status in (429, 503) else None
+def _refused(error: Exception, path: str) -> JSONResponse:
+    """The answer to a request that ended with `error`."""
+    told = refusal(error, path)
+    headers = {}
+    if told.retry_seconds is not None:
+        headers["Retry-After"] = str(math.ceil(told.retry_seconds))
+    if isinstance(error, Unauthenticated):
+        headers["WWW-Authenticate"] = "Bearer"
+    return _json(_STATUS.get(told.code, 500), told.reason, told.message, headers)
+
+
+def _json(
+    status: int, reason: str, message: str, headers: dict[str, str] | None = None
+) -> JSONResponse:
     return JSONResponse({"reason": reason, "message": message}, status, headers)
 
 
-class _Counted:
-    """ASGI middleware: counts predictions, bounds their bodies and keeps surprises from clients."""
+class _Exchange:
+    """One request and its answer: bounds the body, and adds to the answer's head."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self._app, self._metrics = app, metrics
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive, self._send = receive, send
+        self._size = 0
+        self.status, self.request_id = 0, b""
+
+    async def receive(self) -> Message:
+        """A part of the request."""
+        message = await self._receive()
+        self._size += len(message.get("body", b""))
+        if self._size > MAX_BODY_BYTES:
+            raise HTTPException(413, f"the body has more than {MAX_BODY_BYTES} bytes")
+        return message
+
+    async def send(self, message: Message) -> None:
+        """A part of the answer."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            own = [(REQUEST_ID.encode(), self.request_id)] if self.request_id else []
+            message["headers"] = [*message.get("headers", ()), *_SECURITY_HEADERS, *own]
+        await self._send(message)
+
+
+class _Guarded:
+    """ASGI middleware around every request: who calls, what it counts, and its bounds.
+
+    It also keeps surprises from clients.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, access: Access) -> None:
+        self._app, self._metrics, self._access = app, metrics, access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] != "/predict":
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        start, status, size = time.perf_counter(), 0, 0
-
-        async def counted_receive() -> Message:
-            nonlocal size
-            message = await receive()
-            size += len(message.get("body", b""))
-            if size > MAX_BODY_BYTES:
-                raise HTTPException(413, f"the body has more than {MAX_BODY_BYTES} bytes")
-            return message
-
-        async def counted_send(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
+        path, exchange = scope["path"], _Exchange(receive, send)
+        if path not in _COUNTED:
+            await self._answer(scope, exchange)
+            return
+        start = time.perf_counter()
         self._metrics.started(TRANSPORT)
         try:
-            await self._app(scope, counted_receive, counted_send)
-        except Exception as error:  # noqa: BLE001  # logged; its text is not for callers
-            error_id = log_unexpected(error, "/predict")
-            message = f"internal error {error_id}; find it in the server's log"
-            if not status:
-                await _refusal(500, EspalierError.reason, message)(scope, receive, counted_send)
+            await self._answer(scope, exchange)
         finally:
             # 499: the caller left before the answer, by nginx' custom.
-            seconds = time.perf_counter() - start
-            self._metrics.finished(TRANSPORT, "predict", str(status or 499), seconds)
+            seconds, code = time.perf_counter() - start, str(exchange.status or 499)
+            self._metrics.finished(TRANSPORT, path[1:], code, seconds)
+
+    async def _answer(self, scope: Scope, exchange: _Exchange) -> None:
+        path: str = scope["path"]
+        try:
+            CURRENT.set(None)
+            try:
+                caller = self._admit(scope)
+            except Unauthenticated as error:
+                if path not in _OPEN:
+                    await _refused(error, path)(scope, exchange.receive, exchange.send)
+                    return
+            else:
+                CURRENT.set(caller)
+                exchange.request_id = caller.request_id.encode()
+            await self._app(scope, exchange.receive, exchange.send)
+        except Exception as error:  # noqa: BLE001  # logged; its text is not for callers
+            answer = _refused(error, path)
+            if not exchange.status:
+                await answer(scope, exchange.receive, exchange.send)
+
+    def _admit(self, scope: Scope) -> Caller:
+        given = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        return self._access.admit(
+            given.get(b"authorization"),
+            given.get(REQUEST_ID.encode()),
+            given.get(TRACEPARENT.encode()),
+        )

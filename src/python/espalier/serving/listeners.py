@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,9 +27,35 @@ def split(address: str) -> tuple[str, int]:
     return host, int(port)
 
 
+def require_loopback(address: str, what: str) -> None:
+    """Refuse an address that other machines reach.
+
+    Raises:
+        ConfigurationError: it is not of this machine alone, or malformed.
+    """
+    host, _ = split(address)
+    bare = host.strip("[]")
+    try:
+        loopback = ipaddress.ip_address(bare).is_loopback
+    except ValueError:
+        # A name may mean anything tomorrow, so only this one is taken at its word.
+        loopback = bare == "localhost"
+    if not loopback:
+        raise ConfigurationError(
+            f"{what} at {address} would be open to other machines without encryption",
+            fix="give --tls-certificate and --tls-key, or --insecure-address-ok where something "
+            "else protects it",
+        )
+
+
 @contextmanager
-def bound(host: str, port: int, what: str) -> Iterator[socket.socket]:
+def bound(
+    host: str, port: int, what: str, *, shared: bool = False, listen: bool = True
+) -> Iterator[socket.socket]:
     """A TCP socket that listens there for `what`.
+
+    With `shared`, other processes of this user may listen on the same port, each taking a part of
+    the connections (SO_REUSEPORT). Without `listen`, it only keeps the port.
 
     Raises:
         ConfigurationError: the address is not ours, or in use.
@@ -38,6 +65,8 @@ def bound(host: str, port: int, what: str) -> Iterator[socket.socket]:
     with listener:
         # A port whose last connections are only lingering is free.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         try:
             listener.bind((bare, port))
         except OSError as error:
@@ -45,5 +74,6 @@ def bound(host: str, port: int, what: str) -> Iterator[socket.socket]:
                 f"{what} cannot listen on {host}:{port}: {error.strerror or error}",
                 fix="end what listens there, or choose another address",
             ) from error
-        listener.listen(_BACKLOG)
+        if listen:
+            listener.listen(_BACKLOG)
         yield listener

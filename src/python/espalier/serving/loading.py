@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from espalier.errors import BadData
-from espalier.registry.manifest import ONNX, ModelManifest
+from espalier.registry.manifest import ONNX, SKOPS, ModelManifest
 from espalier.serving.prediction import ModelVersion
 from espalier.serving.reader import FeatureSource
-from espalier.serving.scorer import OnnxScorer, Scorer
+from espalier.serving.scorer import OnnxScorer, Scorer, checked
 
 GOLDEN_TOLERANCE = 1e-5
 
@@ -43,8 +43,8 @@ def load(
     """
     identity = ModelVersion(name, version)
     what = f"model {name} version {version}"
-    if manifest.file != ONNX:
-        raise BadData(f"{what} is {manifest.file!r}", fix=f"this server loads {ONNX}")
+    if manifest.file not in (ONNX, SKOPS):
+        raise BadData(f"{what} is {manifest.file!r}", fix=f"this server loads {ONNX} and {SKOPS}")
     path = folder / manifest.file
     try:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -57,13 +57,27 @@ def load(
             fix="register it again by the training flow",
         )
     width = len(manifest.features)
-    scorer = OnnxScorer(path, width)
+    scorer = open_scorer(path, width)
     scorer.run(np.zeros((warm_up_rows, width)))
     _check_golden(what, manifest, scorer)
     return LoadedModel(identity, manifest, scorer)
 
 
-def _check_golden(what: str, manifest: ModelManifest, scorer: OnnxScorer) -> None:
+def open_scorer(path: Path, n_features: int) -> Scorer:
+    """The scorer of a model file, by its name.
+
+    Raises:
+        BadData: the file cannot be loaded, or not by this program.
+    """
+    if path.name == ONNX:
+        return OnnxScorer(path, n_features)
+    # The rare case, whose module looks for libraries that most servers do not carry.
+    from espalier.serving.skops_scorer import SkopsScorer
+
+    return SkopsScorer(path, n_features)
+
+
+def _check_golden(what: str, manifest: ModelManifest, scorer: Scorer) -> None:
     if len(manifest.golden_rows) != len(manifest.golden_scores):
         raise BadData(f"{what}: its manifest has golden rows without scores, or the reverse")
     if not manifest.golden_rows:
@@ -71,7 +85,7 @@ def _check_golden(what: str, manifest: ModelManifest, scorer: OnnxScorer) -> Non
     rows = np.array(manifest.golden_rows, dtype=np.float64)
     if rows.shape != (len(manifest.golden_rows), len(manifest.features)):
         raise BadData(f"{what}: a golden row does not have {len(manifest.features)} values")
-    difference = np.abs(scorer.score(rows) - np.array(manifest.golden_scores))
+    difference = np.abs(checked(scorer.run(rows)) - np.array(manifest.golden_scores))
     worst = float(difference.max())
     if not worst <= GOLDEN_TOLERANCE:
         raise BadData(

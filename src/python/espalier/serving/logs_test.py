@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import contextvars
 import json
 import logging
 import sys
 
 import pytest
 
+from espalier.serving.caller import CURRENT, Caller
 from espalier.serving.logs import JsonFormatter, configure
 
 
@@ -38,3 +40,15 @@ def test_a_trace_stays_on_the_line():
 def test_an_unknown_level_is_an_error():
     with pytest.raises(ValueError, match="LOUD"):
         configure("LOUD")
+
+
+def test_a_line_of_a_request_tells_whose_it_was():
+    context = contextvars.copy_context()
+    context.run(CURRENT.set, Caller("order-1", "shop", "a" * 32, "b" * 16))
+    values = json.loads(context.run(JsonFormatter().format, record("refused")))
+    assert values["request_id"] == "order-1"
+    assert values["token"] == "shop"
+    assert (values["trace_id"], values["parent_id"]) == ("a" * 32, "b" * 16)
+    context.run(CURRENT.set, Caller("order-2"))
+    values = json.loads(context.run(JsonFormatter().format, record("refused")))
+    assert set(values) == {"time", "level", "logger", "event", "request_id"}

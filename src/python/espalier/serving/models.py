@@ -1,11 +1,10 @@
-"""Keeps the predictor's model equal to the registry's champion."""
+"""Keeps the predictor's model equal to the registry's champion, and the shadow's to its challenger."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -14,11 +13,15 @@ from espalier.registry import download
 from espalier.registry.manifest import CHAMPION
 from espalier.serving.core import Predictor
 from espalier.serving.loading import LoadedModel, load
+from espalier.serving.shadow import ShadowScorer
 
 _log = logging.getLogger(__name__)
 
+CHALLENGER = "challenger"
 _FIRST_RETRY_SECONDS = 0.25
 _REFUSED_SECONDS = 60.0
+# Word of a promotion may come before the registry shows it.
+_SOON_SECONDS, _SOON_TRIES = 0.2, 25
 
 
 class ModelObserver(Protocol):
@@ -30,12 +33,16 @@ class ModelObserver(Protocol):
     def model_load_failed(self) -> None:
         """A version could not be loaded, or the registry not be asked."""
 
+    def challenger_loaded(self, version: str | None) -> None:
+        """A challenger, or none, scores in the shadow."""
+
 
 class ModelKeeper:
     """Polls the registry for the champion and swaps it in.
 
     A new version is downloaded, checked and warmed up beside the old one; the swap itself is one
-    assignment. When anything fails, the old one stays in force.
+    assignment. When anything fails, the old one stays in force. The one before stays in memory, so
+    a step back needs no download.
     """
 
     def __init__(
@@ -45,6 +52,7 @@ class ModelKeeper:
         tracking_uri: str,
         into: Path,
         poll_seconds: float,
+        shadow: ShadowScorer | None = None,
         observer: ModelObserver | None = None,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
@@ -55,22 +63,35 @@ class ModelKeeper:
             tracking_uri: MLflow's address.
             into: The folder that versions are downloaded to.
             poll_seconds: How often the registry is asked.
+            shadow: Gets the challenger; None when nothing is scored in the shadow.
             observer: Is told of loads and failures.
             on_change: Called when a model came into force.
         """
-        self._predictor, self._observer, self._on_change = predictor, observer, on_change
+        self._predictor, self._shadow = predictor, shadow
+        self._observer, self._on_change = observer, on_change
         self._tracking_uri, self._into, self._poll = tracking_uri, into, poll_seconds
         self.problem = "the registry was not asked yet"
-        self._refused = _Refused("", 0.0)
+        # Versions that could not be loaded, and when to try again, on the loop's clock.
+        self._refused: dict[str, float] = {}
+        self._previous: LoadedModel | None = None
+        self._promoted, self._soon = asyncio.Event(), 0
+        self._expected = ""
+
+    def promoted(self, version: str) -> None:
+        """Have `run` ask the registry now: `version` is said to be its champion."""
+        self._expected, self._soon = version, _SOON_TRIES
+        self._promoted.set()
 
     async def run(self) -> None:
         """Refresh until cancelled; what goes wrong is logged, counted and kept in `problem`."""
         pause = _FIRST_RETRY_SECONDS
         while True:
+            self._promoted.clear()
             problem = ""
             try:
                 await self.refresh()
                 problem = self.problem
+                await self.refresh_challenger()
             except EspalierError as error:
                 problem = str(error)
             except Exception:  # noqa: BLE001  # see below
@@ -82,7 +103,18 @@ class ModelKeeper:
             self.problem = problem
             ready = self._predictor.model is not None
             pause = self._poll if ready else min(pause * 2, self._poll)
-            await asyncio.sleep(pause)
+            await self._wait(pause)
+
+    async def _wait(self, pause: float) -> None:
+        model = self._predictor.model
+        if self._soon and (model is None or model.identity.version != self._expected):
+            self._soon -= 1
+            pause = min(pause, _SOON_SECONDS)
+        try:
+            async with asyncio.timeout(pause):
+                await self._promoted.wait()
+        except TimeoutError:
+            return
 
     async def refresh(self) -> bool:
         """Ask the registry once; true when another model came into force.
@@ -93,18 +125,39 @@ class ModelKeeper:
             BadData: the champion cannot be loaded; it is tried again a minute later.
         """
         try:
-            changed = await self._refresh()
+            return await self._refresh()
         except Exception:
             if self._observer is not None:
                 self._observer.model_load_failed()
             raise
-        return changed
+
+    async def refresh_challenger(self) -> None:
+        """Give the shadow the registry's challenger, if there is one; a broken one is logged."""
+        if self._shadow is None:
+            return
+        version = await self._alias(CHALLENGER)
+        current = self._shadow.model
+        if (current.identity.version if current else None) == version:
+            return
+        model: LoadedModel | None = None
+        if version is not None:
+            try:
+                model = await self._loaded(version)
+            except BadData as error:
+                _log.warning("challenger not loaded", extra={"problem": str(error)})
+                if self._observer is not None:
+                    self._observer.model_load_failed()
+            if model is None and current is None:
+                return
+        self._shadow.model = model
+        loaded = model.identity.version if model else None
+        if self._observer is not None:
+            self._observer.challenger_loaded(loaded)
+        _log.info("challenger", extra={"version": loaded})
 
     async def _refresh(self) -> bool:
         name, current = self._predictor.name, self._predictor.model
-        version = await asyncio.to_thread(
-            download.current_version, self._tracking_uri, name, CHAMPION
-        )
+        version = await self._alias(CHAMPION)
         if version is None:
             raise ModelNotReady(
                 f"model {name} has no {CHAMPION} in the registry",
@@ -113,18 +166,16 @@ class ModelKeeper:
         if current is not None and current.identity.version == version:
             self.problem = ""
             return False
-        now = asyncio.get_running_loop().time()
-        if self._refused.version == version and now < self._refused.until:
+        if self._previous is not None and self._previous.identity.version == version:
+            model: LoadedModel | None = self._previous
+        else:
+            model = await self._loaded(version)
+        if model is None:
             return False
-        try:
-            model = await asyncio.to_thread(self._load, version)
-        except BadData:
-            self._refused = _Refused(version, now + _REFUSED_SECONDS)
-            raise
         if current is not None:
             # A model whose features the online store lacks would end what works now.
             await self._predictor.reader.check(model.source)
-        self._predictor.model, self.problem = model, ""
+        self._predictor.model, self.problem, self._previous = model, "", current
         if self._observer is not None:
             self._observer.model_loaded(model)
         replaced = current.identity.version if current else None
@@ -132,15 +183,24 @@ class ModelKeeper:
         self._on_change()
         return True
 
+    async def _alias(self, alias: str) -> str | None:
+        return await asyncio.to_thread(
+            download.current_version, self._tracking_uri, self._predictor.name, alias
+        )
+
+    async def _loaded(self, version: str) -> LoadedModel | None:
+        """The version, downloaded and checked; None when it was refused a short while ago."""
+        now = asyncio.get_running_loop().time()
+        if now < self._refused.get(version, now):
+            return None
+        try:
+            return await asyncio.to_thread(self._load, version)
+        except BadData:
+            self._refused = {v: until for v, until in self._refused.items() if until > now}
+            self._refused[version] = now + _REFUSED_SECONDS
+            raise
+
     def _load(self, version: str) -> LoadedModel:
         name = self._predictor.name
         fetched = download.fetch_version(self._tracking_uri, name, version, self._into)
         return load(name, version, folder=fetched.folder, manifest=fetched.manifest)
-
-
-@dataclass(frozen=True)
-class _Refused:
-    """A version that could not be loaded, and when to try it again, on the loop's clock."""
-
-    version: str
-    until: float

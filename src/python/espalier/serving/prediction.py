@@ -13,6 +13,15 @@ class EntityStatus(Enum):
     OK = "OK"
     UNKNOWN_ENTITY = "UNKNOWN_ENTITY"
     STALE_FEATURES = "STALE_FEATURES"
+    MISSING_FEATURES = "MISSING_FEATURES"
+
+
+class ScoreSource(Enum):
+    """Where a score comes from: the model, the project's default, or nowhere (refused)."""
+
+    MODEL = "MODEL"
+    DEFAULT = "DEFAULT"
+    NONE = "NONE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +37,7 @@ class Prediction:
     """One entity's prediction.
 
     `prediction` is 1 for the positive class and 0 for the other, `score` the positive class's
-    probability. For an unknown entity both are 0 and `feature_time` is None.
+    probability. Where `source` is NONE both are 0. `feature_time` is None without a feature row.
     """
 
     entity_id: str
@@ -37,3 +46,4 @@ class Prediction:
     score: float
     model: ModelVersion
     feature_time: datetime | None
+    source: ScoreSource = ScoreSource.MODEL

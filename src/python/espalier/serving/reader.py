@@ -37,12 +37,27 @@ class FeatureRows:
     """The rows that were found: row i of `matrix` [n, f] is of the entity `keys[i]`.
 
     The matrix is float64 in the source's feature order, NaN for null; `times[i]` says when the
-    row's facts happened.
+    row's facts happened, None where that is not known.
     """
 
     keys: tuple[str, ...]
-    times: tuple[datetime, ...]
+    times: tuple[datetime | None, ...]
     matrix: NDArray[np.float64]
+
+    def take(self, places: Sequence[int]) -> FeatureRows:
+        """The rows at `places`, in that order."""
+        return FeatureRows(
+            tuple(self.keys[place] for place in places),
+            tuple(self.times[place] for place in places),
+            self.matrix[list(places)],
+        )
+
+    def with_nulls(self, keys: tuple[str, ...]) -> FeatureRows:
+        """These rows and one of nulls for each of `keys`."""
+        nulls = np.full((len(keys), self.matrix.shape[1]), np.nan)
+        return FeatureRows(
+            self.keys + keys, self.times + (None,) * len(keys), np.vstack([self.matrix, nulls])
+        )
 
 
 class FeatureReader(Protocol):
@@ -57,6 +72,13 @@ class FeatureReader(Protocol):
 
     async def check(self, source: FeatureSource) -> None:
         """Raise FeaturesUnavailable unless `read` would work."""
+
+
+class ClosableReader(FeatureReader, Protocol):
+    """A reader that holds connections."""
+
+    async def close(self) -> None:
+        """Close the connections that no read uses."""
 
 
 class WideRowReader:

@@ -1,12 +1,14 @@
 """Server reflection v1, and v1alpha for older clients.
 
 grpcio-reflection carries v1alpha alone. v1 has the same messages under another package name, so
-its servicer answers both, and its descriptors are renamed for those who ask about v1 itself.
+its servicer answers both, and its descriptors are renamed for those who ask about v1 itself. It also
+knows no method by its name, which the protocol allows to ask for and ghz does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool
@@ -20,7 +22,9 @@ V1_SERVICE = f"{_V1}.ServerReflection"
 def add(server: grpc.aio.Server, services: Sequence[str]) -> None:
     """Have `server` describe `services`, full names in the default descriptor pool, and itself."""
     _add_v1_descriptors()
-    servicer = reflection.aio.ReflectionServicer([*services, V1_SERVICE, reflection.SERVICE_NAME])
+    servicer = reflection.aio.ReflectionServicer(
+        [*services, V1_SERVICE, reflection.SERVICE_NAME], pool=_Methods(descriptor_pool.Default())
+    )
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)
     method = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,
@@ -29,6 +33,22 @@ def add(server: grpc.aio.Server, services: Sequence[str]) -> None:
     )
     v1 = grpc.method_handlers_generic_handler(V1_SERVICE, {"ServerReflectionInfo": method})
     server.add_generic_rpc_handlers([v1])
+
+
+class _Methods:
+    """A descriptor pool that finds methods by `package.Service.Method` too."""
+
+    def __init__(self, pool: descriptor_pool.DescriptorPool) -> None:
+        self._pool = pool
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pool, name)
+
+    def FindFileContainingSymbol(self, symbol: str) -> Any:  # noqa: N802  # the pool's name
+        try:
+            return self._pool.FindFileContainingSymbol(symbol)
+        except KeyError:
+            return self._pool.FindMethodByName(symbol).containing_service.file
 
 
 def _add_v1_descriptors() -> None:

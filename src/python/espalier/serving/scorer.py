@@ -57,7 +57,9 @@ class OnnxScorer:
 
     def run(self, matrix: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
         """The positive class's probability [n] for rows [n, f], unchecked; thread-safe."""
-        features = np.ascontiguousarray(matrix, dtype=np.float32)
+        # What is too large for the model's float32 is infinite to it, which is no news for a log.
+        with np.errstate(over="ignore"):
+            features = np.ascontiguousarray(matrix, dtype=np.float32)
         (probabilities,) = self._session.run([OUTPUT], {INPUT: features})
         scores: NDArray[np.float64] = np.asarray(probabilities)[:, 1].astype(np.float64)
         return scores
@@ -68,15 +70,23 @@ class OnnxScorer:
         Raises:
             ScoreInvalid: a score is not a number or outside of 0 to 1.
         """
-        scores = self.run(matrix)
-        wrong = ~valid(scores)
-        if wrong.any():
-            raise ScoreInvalid(
-                f"{int(wrong.sum())} of {len(scores)} scores are not in 0 to 1, "
-                f"the first is {scores[wrong][0]}",
-                fix="roll the model back",
-            )
-        return scores
+        return checked(self.run(matrix))
+
+
+def checked(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The scores [n] themselves.
+
+    Raises:
+        ScoreInvalid: a score is not a number or outside of 0 to 1.
+    """
+    wrong = ~valid(scores)
+    if wrong.any():
+        raise ScoreInvalid(
+            f"{int(wrong.sum())} of {len(scores)} scores are not in 0 to 1, "
+            f"the first is {scores[wrong][0]}",
+            fix="roll the model back",
+        )
+    return scores
 
 
 def valid(scores: NDArray[np.float64]) -> NDArray[np.bool_]:

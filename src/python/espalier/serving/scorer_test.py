@@ -64,6 +64,6 @@ def test_golden_rows_that_score_otherwise_are_refused(tmp_path):
 
 
 def test_another_kind_of_file_is_refused(tmp_path):
-    manifest = write_model(tmp_path, file="model.skops")
+    manifest = write_model(tmp_path, file="model.pkl")
     with pytest.raises(BadData, match=r"this server loads model\.onnx"):
         load("churn", "2", folder=tmp_path, manifest=manifest)

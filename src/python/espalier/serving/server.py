@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 
 import grpc
@@ -18,16 +18,26 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from espalier.errors import ConfigurationError
 from espalier.prediction.v1 import prediction_pb2_grpc
 from espalier.project import Project
-from espalier.serving import reflection
+from espalier.serving import open_inference, promotions, reflection
+from espalier.serving.access import Access
 from espalier.serving.core import Predictor
-from espalier.serving.grpc_errors import ErrorInterceptor
+from espalier.serving.decision import Policy
+from espalier.serving.grpc_errors import CallInterceptor
 from espalier.serving.grpc_service import SERVICE, PredictionService
 from espalier.serving.listeners import bound, split
 from espalier.serving.log import PredictionLog
 from espalier.serving.metrics import Metrics
 from espalier.serving.models import ModelKeeper
-from espalier.serving.reader import WideRowReader
+from espalier.serving.open_inference import InferenceService
+from espalier.serving.options import Addresses, Options
+from espalier.serving.reader import ClosableReader, WideRowReader
 from espalier.serving.readiness import Readiness
+from espalier.serving.scoring import RowScorer
+from espalier.serving.shadow import ShadowScorer
+from espalier.serving.shared_metrics import share
+from espalier.serving.tls import keep_current
+from espalier.serving.tokens import TokenFile
+from inference import open_inference_pb2_grpc
 
 _log = logging.getLogger(__name__)
 
@@ -35,49 +45,10 @@ _log = logging.getLogger(__name__)
 _STOP_SECONDS = 1
 # For the last write of the prediction log.
 _LOG_SECONDS = 5.0
+# Bounds on what clients may hold open: calls in all, calls a connection, headers of a call.
+_MAX_CALLS, _MAX_CALLS_A_CONNECTION, _MAX_METADATA_BYTES = 10_000, 1_000, 16_384
 
 HEALTH: str = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """How a server runs. `http_address` may be empty; a port may be 0 for a free one.
-
-    `now` says what time it is, for the age of features; replaying history sets it to the past.
-    """
-
-    project: Project
-    dsn: str
-    tracking_uri: str
-    grpc_address: str
-    http_address: str
-    poll_seconds: float = 5.0
-    drain_seconds: float = 10.0
-    workers: int = 2
-    max_waiting: int = 4096
-    log_predictions: bool = True
-    now: Callable[[], datetime] = lambda: datetime.now(UTC)
-
-    def __post_init__(self) -> None:
-        """Refuse numbers that make no sense."""
-        if not self.poll_seconds > 0:
-            raise ConfigurationError(
-                f"the registry cannot be asked every {self.poll_seconds:g} s",
-                fix="set ESPALIER_MODEL_POLL_SECONDS to more than 0",
-            )
-        if not self.drain_seconds >= 0:
-            raise ConfigurationError(
-                f"draining cannot take {self.drain_seconds:g} s",
-                fix="give --drain-seconds 0 or more",
-            )
-
-
-@dataclass(frozen=True)
-class Addresses:
-    """Where a server listens; `http` is empty without HTTP."""
-
-    grpc: str
-    http: str
 
 
 async def serve(
@@ -98,18 +69,37 @@ async def serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    metrics = Metrics()
-    reader = WideRowReader(options.dsn, connections=options.workers + 1)
-    log = PredictionLog(options.dsn, observer=metrics)
+    worker = options.worker
+    if worker is not None:
+        share(worker.metrics, worker.slot)
+        # The parent holds the other end and never writes: what is there to read is its end.
+        loop.add_reader(worker.lifeline, stop.set)
+    metrics = Metrics(None if worker is None else worker.metrics)
+    access = Access(
+        tokens=None if options.tokens is None else TokenFile(options.tokens), rate=options.rate
+    )
+    reader = _reader(options)
+    log = PredictionLog(
+        options.dsn,
+        sample=options.log_sample,
+        retention_days=options.log_retention_days,
+        clock=options.now,
+        observer=metrics,
+    )
+    shadow = ShadowScorer(reader, log, observer=metrics) if options.log_predictions else None
     predictor = Predictor(
         reader,
         name=options.project.name,
         observer=metrics,
         sink=log if options.log_predictions else None,
+        shadow=shadow,
+        policy=_policy(options.project),
         clock=options.now,
         workers=options.workers,
         max_waiting=options.max_waiting,
+        max_entities=options.max_entities,
     )
+    scorer = RowScorer(predictor.describe, max_rows=options.max_entities, observer=metrics)
     metrics.watch_queue(lambda: predictor.waiting)
     with tempfile.TemporaryDirectory(prefix="espalier-models-") as folder:
         keeper = ModelKeeper(
@@ -117,15 +107,20 @@ async def serve(
             tracking_uri=options.tracking_uri,
             into=Path(folder),
             poll_seconds=options.poll_seconds,
+            shadow=shadow,
             observer=metrics,
             on_change=lambda: readiness.check_soon(),  # noqa: PLW0108  # it is made below
         )
         readiness = Readiness(predictor, model_problem=lambda: keeper.problem)
         checker = health.aio.HealthServicer()
+        services = _Services(
+            PredictionService(predictor),
+            InferenceService(predictor, scorer, missing=readiness.missing),
+        )
         grace = options.drain_seconds
         async with (
-            _grpc(options.grpc_address, predictor, metrics, checker) as grpc_address,
-            _http(options, predictor, readiness, metrics) as http_address,
+            _grpc(options, services, metrics, access, checker) as grpc_address,
+            _http(options, predictor, readiness, metrics, access) as http_address,
         ):
             addresses = Addresses(grpc_address, http_address)
             _log.info("listening", extra={"grpc": addresses.grpc, "http": addresses.http})
@@ -141,6 +136,11 @@ async def serve(
                 loop.create_task(keeper.run()),
                 loop.create_task(readiness.run(publish)),
                 logging_task := loop.create_task(log.run()),
+                loop.create_task(_sample(metrics)),
+                loop.create_task(
+                    promotions.listen(options.dsn, options.project.name, keeper.promoted)
+                ),
+                *([] if shadow is None else [loop.create_task(shadow.run())]),
             ]
             try:
                 await _first_of(stop, background)
@@ -154,11 +154,36 @@ async def serve(
                         task.cancel()
                 # Predictions end before the transports do. A gRPC server that stops cancels calls
                 # that it has not read yet; now they are read, and told to go elsewhere.
-                await predictor.close(grace)
+                await asyncio.gather(predictor.close(grace), scorer.close(grace))
         log.close()
         await asyncio.wait([logging_task], timeout=_LOG_SECONDS)
         await reader.close()
+        if worker is not None:
+            loop.remove_reader(worker.lifeline)
     _log.info("stopped")
+
+
+def _reader(options: Options) -> ClosableReader:
+    # One more for the readiness check, and one for large requests.
+    connections = options.workers + 2
+    if options.feature_repo is None:
+        return WideRowReader(options.dsn, connections=connections)
+    # By name, so that no import leads from the server to Feast.
+    module = import_module("espalier.serving.feast_reader")
+    reader: ClosableReader = module.FeastReader(options.feature_repo, connections=connections)
+    return reader
+
+
+def _policy(project: Project) -> Policy:
+    columns = project.table(project.view.table).columns
+    required = frozenset(column.name for column in columns if not column.nullable)
+    return Policy(project.serving, required)
+
+
+async def _sample(metrics: Metrics) -> None:
+    while True:
+        metrics.sample()
+        await asyncio.sleep(1)
 
 
 async def _first_of(stop: asyncio.Event, background: list[asyncio.Task[None]]) -> None:
@@ -172,39 +197,61 @@ async def _first_of(stop: asyncio.Event, background: list[asyncio.Task[None]]) -
         waiter.cancel()
 
 
+@dataclass(frozen=True)
+class _Services:
+    prediction: PredictionService
+    inference: InferenceService
+
+
 async def _set_health(checker: health.aio.HealthServicer, *, is_ready: bool) -> None:
     status = health_pb2.HealthCheckResponse
-    for service in ("", SERVICE):
+    for service in ("", SERVICE, open_inference.SERVICE):
         await checker.set(service, status.SERVING if is_ready else status.NOT_SERVING)
 
 
 @asynccontextmanager
 async def _grpc(
-    address: str,
-    predictor: Predictor,
+    options: Options,
+    services: _Services,
     metrics: Metrics,
+    access: Access,
     checker: health.aio.HealthServicer,
 ) -> AsyncIterator[str]:
     """A gRPC server in this loop; gives its address."""
-    host, port = split(address)
+    host, port = split(options.grpc_address)
+    credentials = None if options.tls is None else options.tls.grpc_credentials()
     server = grpc.aio.server(
-        interceptors=[ErrorInterceptor(SERVICE, metrics)],
-        # Without it a second server would share the port, and take half of the first one's calls.
-        options=[("grpc.so_reuseport", 0)],
+        interceptors=[CallInterceptor([SERVICE, open_inference.SERVICE], metrics, access)],
+        maximum_concurrent_rpcs=_MAX_CALLS,
+        options=[
+            # Without sharing, a second server would take half of the first one's calls.
+            ("grpc.so_reuseport", int(options.worker is not None)),
+            ("grpc.max_receive_message_length", options.max_message_bytes),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.max_concurrent_streams", _MAX_CALLS_A_CONNECTION),
+            ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
+            ("grpc.absolute_max_metadata_size", _MAX_METADATA_BYTES),
+            # A client that is gone without a word is found out, and one that asks too often is cut.
+            ("grpc.keepalive_time_ms", 60_000),
+            ("grpc.keepalive_timeout_ms", 20_000),
+            ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ],
     )
-    prediction_pb2_grpc.add_PredictionServiceServicer_to_server(
-        PredictionService(predictor), server
-    )
+    prediction_pb2_grpc.add_PredictionServiceServicer_to_server(services.prediction, server)
+    open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(services.inference, server)
     await _set_health(checker, is_ready=False)
     health_pb2_grpc.add_HealthServicer_to_server(checker, server)
-    reflection.add(server, [SERVICE, HEALTH])
+    reflection.add(server, [SERVICE, open_inference.SERVICE, HEALTH])
     # gRPC reports every failure to bind alike, so the system is asked for the reason first.
-    with bound(host, port, "gRPC"):
+    with bound(host, port, "gRPC", shared=options.worker is not None, listen=False):
         pass
     try:
-        chosen = server.add_insecure_port(f"{host}:{port}")
+        if credentials is None:
+            chosen = server.add_insecure_port(f"{host}:{port}")
+        else:
+            chosen = server.add_secure_port(f"{host}:{port}", credentials)
     except RuntimeError as error:
-        raise ConfigurationError(f"gRPC cannot listen on {address}") from error
+        raise ConfigurationError(f"gRPC cannot listen on {options.grpc_address}") from error
     await server.start()
     try:
         yield f"{host}:{chosen}"
@@ -214,7 +261,11 @@ async def _grpc(
 
 @asynccontextmanager
 async def _http(
-    options: Options, predictor: Predictor, readiness: Readiness, metrics: Metrics
+    options: Options,
+    predictor: Predictor,
+    readiness: Readiness,
+    metrics: Metrics,
+    access: Access,
 ) -> AsyncIterator[str]:
     """An HTTP server in this loop; gives its address."""
     if not options.http_address:
@@ -223,6 +274,7 @@ async def _http(
     # A server of gRPC alone does without FastAPI.
     import uvicorn
 
+    from espalier.serving.http_protocol import BoundedProtocol
     from espalier.serving.http_service import create_app
 
     class Server(uvicorn.Server):
@@ -232,20 +284,30 @@ async def _http(
             yield
 
     host, port = split(options.http_address)
-    with bound(host, port, "HTTP") as listener:
+    with bound(host, port, "HTTP", shared=options.worker is not None) as listener:
         config = uvicorn.Config(
-            create_app(options.project, predictor, readiness, metrics),
-            http="httptools",
+            create_app(options.project, predictor, readiness, metrics, access),
+            http=BoundedProtocol,
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
+            server_header=False,
+            limit_concurrency=_MAX_CALLS,
             timeout_graceful_shutdown=_STOP_SECONDS,
         )
+        config.load()
+        loop = asyncio.get_running_loop()
+        renewing: asyncio.Task[None] | None = None
+        if options.tls is not None:
+            config.ssl = options.tls.context()
+            renewing = loop.create_task(keep_current(options.tls, config.ssl))
         server = Server(config)
-        running = asyncio.get_running_loop().create_task(server.serve(sockets=[listener]))
+        running = loop.create_task(server.serve(sockets=[listener]))
         try:
             yield f"{host}:{listener.getsockname()[1]}"
         finally:
+            if renewing is not None:
+                renewing.cancel()
             server.should_exit = True
             await running

@@ -95,6 +95,9 @@ def test_a_database_that_leaves_and_returns(registry, tmp_path):
             assert answer.headers["retry-after"] == "1"
             assert answer.json()["reason"] == "FEATURES_UNAVAILABLE"
             running.until(lambda: running.health(SERVICE) == NOT_SERVING)
+        password = str(psycopg.conninfo.conninfo_to_dict(dsn)["password"])
+        assert len(password) > 8
+        assert password not in running.log.read_text()
 
 
 def test_without_a_registry_it_serves_probes_and_says_what_is_missing(dsn, tmp_path):
@@ -181,7 +184,19 @@ def test_a_port_in_use_is_one_line_and_exit_2(dsn, server, which):
     [
         (["--grpc-address", "50051"], {}, "'50051' is not an address to listen on"),
         (["--grpc-address", "127.0.0.1:99999"], {}, "not an address"),
-        (["--grpc-address", "no.such.host.invalid:0"], {}, "cannot listen on no.such.host"),
+        (
+            ["--grpc-address", "no.such.host.invalid:0", "--insecure-address-ok"],
+            {},
+            "cannot listen on no.such.host",
+        ),
+        (["--grpc-address", "0.0.0.0:0"], {}, "gRPC at 0.0.0.0:0 would be open"),
+        (["--http-address", "[::]:0"], {}, "HTTP at [::]:0 would be open"),
+        (["--tls-key", "key.pem"], {}, "by halves"),
+        (["--tls-key", "a", "--tls-certificate", "b"], {}, "certificate b with key a cannot"),
+        (["--tokens", "no_tokens"], {}, "no_tokens cannot be read: No such file"),
+        (["--rate", "-1"], {}, "--rate"),
+        (["--max-entities", "0"], {}, "--max-entities"),
+        (["--new-token", "a b"], {}, "'a b' is not a token's name"),
         ([], {"ESPALIER_LOG_LEVEL": "LOUD"}, "ESPALIER_LOG_LEVEL"),
         ([], {"ESPALIER_MODEL_POLL_SECONDS": "soon"}, "ESPALIER_MODEL_POLL_SECONDS"),
         ([], {"ESPALIER_MODEL_POLL_SECONDS": "0"}, "ESPALIER_MODEL_POLL_SECONDS"),

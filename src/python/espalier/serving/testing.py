@@ -125,6 +125,7 @@ class Registry:
     """MLflow's REST calls for one model, over folders: what the download module asks for."""
 
     champion: str | None = None
+    challenger: str | None = None
     folders: dict[str, Path] = field(default_factory=dict)
     asked: int = 0
     uri: str = ""
@@ -138,9 +139,12 @@ class Registry:
         """The status and body for a GET."""
         self.asked += 1
         if path == "/api/2.0/mlflow/registered-models/alias":
-            if self.champion is None:
+            version = {"champion": self.champion, "challenger": self.challenger}.get(
+                query["alias"][0]
+            )
+            if version is None:
                 return 404, b'{"error_code": "RESOURCE_DOES_NOT_EXIST"}'
-            return 200, _json({"model_version": {"version": self.champion}})
+            return 200, _json({"model_version": {"version": version}})
         if path == "/api/2.0/mlflow/model-versions/get":
             return 200, _json({"model_version": {"version": query["version"][0]}})
         if path == "/api/2.0/mlflow/model-versions/get-download-uri":

@@ -47,6 +47,11 @@ class Running:
         status: int = answer.status
         return status
 
+    def line(self) -> str:
+        """The next line that the server writes to standard output."""
+        assert self.process.stdout is not None
+        return self.process.stdout.readline()
+
     def until(self, condition: Callable[[], object], seconds: float = 20) -> None:
         """Wait until `condition()` is true; fail when the process ends before, or it takes long."""
         deadline = time.monotonic() + seconds
@@ -104,13 +109,26 @@ def _postgres_variables(dsn: str) -> dict[str, str]:
 @contextmanager
 def serving(dsn: str, registry_uri: str, folder: Path, *arguments: str) -> Iterator[Running]:
     """Run a server on free ports with its log in `folder`; it may not be ready yet."""
+    with (
+        started(dsn, registry_uri, folder, *arguments) as (process, grpc_address, http, log),
+        grpc.insecure_channel(grpc_address) as channel,
+        httpx.Client(base_url=f"http://{http}", timeout=10) as client,
+    ):
+        yield Running(process, channel, client, grpc_address, log)
+
+
+@contextmanager
+def started(
+    dsn: str, registry_uri: str, folder: Path, *arguments: str
+) -> Iterator[tuple[subprocess.Popen[str], str, str, Path]]:
+    """Run a server as `serving` does; give the process, both addresses and the log's path."""
     ports = free_port(), free_port()
     log = folder / "server.log"
-    addresses = [f"127.0.0.1:{port}" for port in ports]
+    grpc_address, http_address = [f"127.0.0.1:{port}" for port in ports]
     with log.open("wb") as output:
         process = subprocess.Popen(
             command(
-                *("--grpc-address", addresses[0], "--http-address", addresses[1]),
+                *("--grpc-address", grpc_address, "--http-address", http_address),
                 *("--as-of", "1998-07-14", *arguments),
             ),
             env=environment(dsn, registry_uri),
@@ -120,11 +138,7 @@ def serving(dsn: str, registry_uri: str, folder: Path, *arguments: str) -> Itera
             text=True,
         )
     try:
-        with (
-            grpc.insecure_channel(addresses[0]) as channel,
-            httpx.Client(base_url=f"http://{addresses[1]}", timeout=10) as http,
-        ):
-            yield Running(process, channel, http, addresses[0], log)
+        yield process, grpc_address, http_address, log
     finally:
         process.terminate()
         try:
