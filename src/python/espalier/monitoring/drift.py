@@ -1,54 +1,67 @@
-"""Does today's population still look like the one the model was trained on?"""
+"""Does today's population still look like the one the model was trained on?
+
+A check of a day has three parts: the model's training rows against today's features and newest
+labels, which alone gives the verdict; what was served against the history of the same event time;
+and the quality of today's features.
+"""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
-import pandas as pd
-
 from espalier.errors import BadData
 from espalier.features import point_in_time
-from espalier.monitoring import report
-from espalier.monitoring.evidently_adapter import MINIMUM_ROWS, ColumnDrift, compare
+from espalier.monitoring import drift_store, reference, report, served, sketch, windows
+from espalier.monitoring.evidently_adapter import (
+    MINIMUM_ROWS,
+    ColumnDrift,
+    ColumnQuality,
+    Comparison,
+    Labels,
+    Rule,
+    compare,
+    quality,
+)
+from espalier.monitoring.reference import Reference
+from espalier.monitoring.windows import Window
 from espalier.postgres.connect import Connection, connect
 from espalier.project import Project
-
-# The share of features at which drift of the whole is said; Evidently's own rule is the same.
-DRIFT_SHARE = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Drift:
     """What a check found.
 
-    `verdict` is true when `share`, the part of the features that drifted, reached `DRIFT_SHARE`,
-    or the target drifted. `target` is None when there are not enough labels to compare. `html`
-    and `json` are the written reports, `run_id` marks the check's rows in `espalier.drift`.
+    `verdict` is true when enough of `windows`, this day's the last, drifted. `window` is this day
+    alone: `share`, the part of the features that drifted and are no trend, reached the declared
+    share, or the target drifted. `drifted` names those features, `trending` the trends that moved,
+    which do not count. `target` is None when there are not enough labels to compare. `served` is
+    the comparison with what was served, None when too little was. `html` and `json` are the written
+    reports, `run_id` marks the check's rows in `espalier.drift`.
     """
 
     verdict: bool
+    window: bool
+    windows: tuple[Window, ...]
     share: float
     drifted: tuple[str, ...]
+    trending: tuple[str, ...]
     columns: Mapping[str, ColumnDrift]
     target: ColumnDrift | None
+    served: Mapping[str, ColumnDrift] | None
+    quality: Mapping[str, ColumnQuality]
     html: Path
     json: Path
     run_id: str
 
-
-@dataclass(frozen=True, kw_only=True)
-class _Rows:
-    """The rows of a check; labels are (reference, current)."""
-
-    reference: pd.DataFrame
-    current: pd.DataFrame
-    labels: tuple[pd.Series[bool], pd.Series[bool]] | None
-    reference_note: str
-    target_note: str
+    @property
+    def failed_quality(self) -> tuple[str, ...]:
+        """The columns with values that are missing or out of range and must not be."""
+        return tuple(name for name, column in self.quality.items() if column.failed)
 
 
 def check_drift(
@@ -62,28 +75,24 @@ def check_drift(
 ) -> Drift:
     """Compare the features known at `as_of` with those that training used; store and report it.
 
-    Reference: the rows that training as of `trained_as_of` uses, each with the features as they
-    were known at its label time: those of the label times at least the label's horizon before the
-    newest one, as in `training.split`. While labels do not reach that far back, and so no model
-    can be there, those of the oldest label time.
+    Reference: the rows that training as of `trained_as_of` uses, see `reference.of_training`. With
+    a model version their statistics are stored, and later checks do not read the rows.
 
     Current: the features of every entity as known at `as_of`.
 
     Target: the labels of the newest label time known at `as_of`, against those of the reference.
     It is left out when the reference holds that label time too, or labels are too few.
 
-    Columns that grow with time by construction (tenure, totals) always drift, since the reference
-    is older by the label's horizon and more; `DRIFT_SHARE` leaves room for them.
-
     A repeated check of a day adds rows under a new run id, replaces no row, and replaces the
     day's report files.
 
     Args:
-        project: The product.
+        project: The product; its `monitoring` says what counts as drift.
         as_of: The day in question.
         dsn: PostgreSQL.
-        reports_dir: Holds the reports, as `evidently/<project>/<as_of>.html` and `.json`.
-        model_version: The model in use, to be stored with the scores.
+        reports_dir: Holds the reports, as `evidently/<project>/<as_of>.html` and `.json`, and those
+            of the parts beside them, `<as_of>-served` and `<as_of>-quality`.
+        model_version: The model in use; a verdict counts the windows of one version.
         trained_as_of: The day as of which that model was trained, `as_of` of its manifest's
             provenance. Not given, what training would use today is the reference.
 
@@ -93,114 +102,142 @@ def check_drift(
         ConfigurationError: the reports cannot be written.
     """
     with connect(dsn) as connection:
-        rows = _read(connection, project, as_of, trained_as_of or as_of)
-        columns = project.view.features
-        found = compare(rows.reference, rows.current, columns=columns, labels=rows.labels)
-        drifted = tuple(name for name, column in found.columns.items() if column.drifted)
-        share = len(drifted) / len(columns)
-        verdict = report.Verdict(
-            project=project.name,
-            as_of=as_of,
-            model_version=model_version,
-            run_id=str(uuid.uuid4()),
-            verdict=share >= DRIFT_SHARE or (found.target is not None and found.target.drifted),
-            share=share,
-            share_threshold=DRIFT_SHARE,
-            columns=found.columns,
-            target=found.target,
-            reference=rows.reference_note,
-            current=f"{len(rows.current)} entities as known at {as_of}",
-            target_note=rows.target_note,
+        current = point_in_time.features_at(connection, project, when=as_of)
+        if current.empty:
+            raise BadData(
+                f"no features of {project.name} are known at {as_of}", fix="ingest that month first"
+            )
+        trained = reference.obtain(
+            connection, project, trained_as_of=trained_as_of or as_of, model_version=model_version
         )
+        labels, target_note = _labels(connection, project, trained, as_of)
+        found = compare(
+            trained.columns,
+            sketch.of_frame(current, project.view.features),
+            rules=rules(project),
+            labels=labels,
+            target_threshold=project.monitoring.target_threshold,
+        )
+        before = windows.earlier(connection, project, before=as_of, model_version=model_version)
+        judged = windows.judge(found, project, as_of=as_of, before=before)
+        page = _page(project, as_of, model_version, found, judged).telling(
+            reference=trained.note,
+            current=f"{len(current)} entities as known at {as_of}",
+            target_note=target_note,
+        )
+        declared = project.table(project.view.table)
+        checked = quality(current, [declared.column(name) for name in project.view.features])
+        parts = [("", page, found)]
+        if (against := _served(connection, project, as_of, model_version)) is not None:
+            parts.append(("served", *against))
         # Committed only after the files are there: no row speaks of a report that is not.
-        _store(connection, project, verdict)
-        html, json = report.write(reports_dir, verdict, found)
+        for part, verdict, comparison in parts:
+            drift_store.add(connection, project, verdict)
+            files = report.paths(reports_dir, project.name, as_of, part)
+            report.write(files, comparison.html, comparison.report, verdict)
+        drift_store.add_quality(connection, page, checked.columns)
+        files = report.paths(reports_dir, project.name, as_of, "quality")
+        report.write(files, checked.html, checked.report)
+    html, json = report.paths(reports_dir, project.name, as_of)
     return Drift(
-        verdict=verdict.verdict,
-        share=share,
-        drifted=drifted,
+        verdict=judged.decision.verdict,
+        window=judged.drifted,
+        windows=judged.decision.windows,
+        share=judged.share,
+        drifted=judged.counted,
+        trending=judged.trending,
         columns=found.columns,
         target=found.target,
+        served=None if against is None else against[1].columns,
+        quality=checked.columns,
         html=html,
         json=json,
-        run_id=verdict.run_id,
+        run_id=page.run_id,
     )
 
 
-def _read(connection: Connection, project: Project, as_of: date, trained_as_of: date) -> _Rows:
-    current = point_in_time.features_at(connection, project, when=as_of)
-    if current.empty:
-        raise BadData(
-            f"no features of {project.name} are known at {as_of}", fix="ingest that month first"
+def rules(project: Project) -> dict[str, Rule]:
+    """How each feature is compared, as declared."""
+    found = {}
+    for name in project.view.features:
+        declared = project.monitoring.of(name)
+        assert declared.method is not None, "filled in by the project"
+        assert declared.threshold is not None, "filled in by the project"
+        found[name] = Rule(
+            method=declared.method,
+            threshold=declared.threshold,
+            null_share=project.monitoring.null_share,
         )
-    trained = point_in_time.training_set(connection, project, as_of=trained_as_of)
-    if trained.empty:
-        raise BadData(
-            f"no labelled rows of {project.name} are known at {trained_as_of}, so there is nothing "
-            f"to compare with",
-            fix="ingest the months before it",
-        )
-    oldest, newest = trained["label_time"].min(), trained["label_time"].max()
-    last = max(oldest, newest - project.label.horizon)
-    reference = trained[trained["label_time"] <= last]
-    labelled = (
-        trained
-        if trained_as_of == as_of
-        else point_in_time.training_set(connection, project, as_of=as_of)
-    )
-    labels, target_note = _labels(reference, labelled)
-    span = _span(reference)
-    return _Rows(
-        reference=reference,
-        current=current,
-        labels=labels,
-        reference_note=f"{len(reference)} labelled rows of {span}, as known at {trained_as_of}",
-        target_note=target_note,
-    )
+    return found
 
 
 def _labels(
-    reference: pd.DataFrame, labelled: pd.DataFrame
-) -> tuple[tuple[pd.Series[bool], pd.Series[bool]] | None, str]:
+    connection: Connection, project: Project, trained: Reference, as_of: date
+) -> tuple[tuple[Labels, Labels] | None, str]:
     """The two sets of labels, or None, and a sentence about them."""
-    newest = labelled["label_time"].max()
-    if newest <= reference["label_time"].max():
-        return None, f"no labels newer than the reference's of {_span(reference)}"
-    current = labelled.loc[labelled["label_time"] == newest, "label"]
-    if min(len(current), len(reference)) < MINIMUM_ROWS:
-        return None, f"fewer than {MINIMUM_ROWS} labels of {newest.date()} or before it"
-    return (reference["label"], current), (
-        f"share of positive labels {current.mean():.3f} at {newest.date()} ({len(current)} rows), "
-        f"{reference['label'].mean():.3f} at {_span(reference)} ({len(reference)} rows)"
+    found = drift_store.newest_labels(connection, project, as_of=as_of)
+    if found is None or found[0] <= trained.last:
+        return None, f"no labels newer than the reference's of {trained.span}"
+    newest, current = found
+    before = Labels(rows=trained.rows, positives=trained.positives)
+    if min(current.rows, before.rows) < MINIMUM_ROWS:
+        return None, f"fewer than {MINIMUM_ROWS} labels of {newest} or before it"
+    return (before, current), (
+        f"share of positive labels {current.share:.3f} at {newest} ({current.rows} rows), "
+        f"{before.share:.3f} at {trained.span} ({before.rows} rows)"
     )
 
 
-def _span(rows: pd.DataFrame) -> str:
-    first, last = rows["label_time"].min().date(), rows["label_time"].max().date()
-    return str(first) if first == last else f"{first} to {last}"
-
-
-def _store(connection: Connection, project: Project, verdict: report.Verdict) -> None:
-    overall = ColumnDrift(
-        method="share of drifted features",
-        score=verdict.share,
-        threshold=verdict.share_threshold,
-        drifted=verdict.verdict,
+def _served(
+    connection: Connection, project: Project, as_of: date, model_version: str | None
+) -> tuple[report.Verdict, Comparison] | None:
+    """What was served of one event time against what the history says of it; None of too little."""
+    logged = served.newest(connection, project, as_of=as_of)
+    if logged is None or logged.entities < MINIMUM_ROWS:
+        return None
+    everyone = point_in_time.features_at(connection, project, when=logged.feature_day)
+    if len(everyone) < MINIMUM_ROWS:
+        return None
+    found = compare(
+        sketch.of_frame(everyone, project.view.features), logged.columns, rules=rules(project)
     )
-    rows: list[tuple[str, str | None, ColumnDrift]] = [
-        *(("feature", name, drift) for name, drift in verdict.columns.items()),
-        *([("target", project.label.column, verdict.target)] if verdict.target else []),
-        ("overall", None, overall),
-    ]
-    with connection.cursor() as cursor:
-        cursor.executemany(
-            "INSERT INTO espalier.drift (run_id, project, as_of, model_version, kind, column_name, "
-            "method, score, threshold, drifted) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
-            [
-                (
-                    *(verdict.run_id, verdict.project, verdict.as_of, verdict.model_version),
-                    *(kind, name, drift.method, drift.score, drift.threshold, drift.drifted),
-                )
-                for kind, name, drift in rows
-            ],
-        )
+    # Both sides are of one time, so nothing can be a trend, and a day stands for itself.
+    plain = replace(
+        project,
+        monitoring=replace(project.monitoring, columns=(), windows_k=1, windows_n=1),
+    )
+    judged = windows.judge(found, plain, as_of=as_of, before=[])
+    page = _page(plain, as_of, model_version, found, judged, comparison="served")
+    return page.telling(
+        reference=f"{len(everyone)} entities as known at {logged.feature_day}",
+        current=f"{logged.entities} entities as served of {logged.feature_day}",
+        target_note="not part of this",
+    ), found
+
+
+def _page(
+    project: Project,
+    as_of: date,
+    model_version: str | None,
+    found: Comparison,
+    judged: windows.Judged,
+    *,
+    comparison: str = "training",
+) -> report.Verdict:
+    return report.Verdict(
+        project=project.name,
+        as_of=as_of,
+        model_version=model_version,
+        run_id=str(uuid.uuid4()),
+        comparison=comparison,
+        verdict=judged.decision.verdict,
+        drifted=judged.drifted,
+        windows_drifted=judged.decision.drifted,
+        windows_seen=len(judged.decision.windows),
+        windows_needed=judged.decision.needed,
+        share=judged.share,
+        share_threshold=project.monitoring.share,
+        columns=found.columns,
+        trends=tuple(n for n in found.columns if project.monitoring.of(n).trend),
+        target=found.target,
+    )

@@ -3,130 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
-from psycopg import sql
 
-from espalier.contract import Column, ColumnType, Table
 from espalier.errors import BadData, ConfigurationError, DependencyUnreachable
+from espalier.features import point_in_time
 from espalier.features.point_in_time import training_set
-from espalier.ingest import tables
-from espalier.monitoring.drift import DRIFT_SHARE, check_drift
+from espalier.monitoring.drift import Drift, check_drift
+from espalier.monitoring.testing import FEATURES, SHOP, TINY, store
+from espalier.policies import ColumnMonitoring, Monitoring
 from espalier.postgres import embedded
 from espalier.postgres.connect import Connection, connect
 from espalier.postgres.migrate import migrate
-from espalier.project import Calendar, Entity, FeatureView, Label, Project
+from espalier.project import Project
 from espalier.training.split import split_by_time
-
-FEATURES = ("amount", "visits", "gap", "constant")
-# Features of each month end: which columns are moved, against the others of one population.
-FEATURE_DAYS = {
-    date(1997, 1, 31): "",
-    date(1997, 2, 28): "",
-    date(1997, 3, 31): "",
-    date(1997, 4, 30): "",
-    date(1997, 5, 31): "amount visits",
-    date(1997, 6, 30): "amount",
-    date(1997, 7, 31): "gap",
-}
-# The share of positive labels of each label time; known 30 days later.
-LABEL_DAYS = {
-    date(1997, 1, 31): 0.8,
-    date(1997, 2, 28): 0.8,
-    date(1997, 3, 31): 0.8,
-    date(1997, 4, 30): 0.8,
-    date(1997, 5, 31): 0.5,
-}
-
-
-def declare(name: str) -> Project:
-    key = Column(name="shop_id", type=ColumnType.TEXT, description="the shop")
-    day = Column(name="day", type=ColumnType.DATE, description="the day")
-    kinds = (ColumnType.DOUBLE, ColumnType.INTEGER, ColumnType.DOUBLE, ColumnType.INTEGER)
-    features = tuple(
-        Column(name=feature, type=kind, description=feature, nullable=feature == "gap")
-        for feature, kind in zip(FEATURES, kinds, strict=True)
-    )
-    closed = Column(name="closed", type=ColumnType.BOOLEAN, description="closed since")
-    return Project(
-        name=name,
-        description="Will this shop close?",
-        entity=Entity(name="shop", join_key="shop_id", description="a shop"),
-        tables=(
-            Table(
-                name="facts",
-                key=("shop_id", "day"),
-                event_time="day",
-                columns=(key, day, *features),
-            ),
-            Table(
-                name="endings", key=("shop_id", "day"), event_time="day", columns=(key, day, closed)
-            ),
-        ),
-        view=FeatureView(name="monthly", table="facts", features=FEATURES, ttl=timedelta(days=45)),
-        label=Label(
-            table="endings",
-            column="closed",
-            time="day",
-            horizon=timedelta(days=30),
-            positive_means="closes",
-        ),
-        estimator="none:none",
-        baseline="none:none",
-        calendar=Calendar(first=date(1997, 1, 31)),
-    )
-
-
-SHOP, TINY = declare("shop"), declare("tiny")
-
-
-def store(connection: Connection, project: Project, shops: int) -> None:
-    """A history of `shops` entities, each row known when it happened."""
-    random = np.random.default_rng(7)
-    tables.ensure(connection, project)
-    made = connection.execute(
-        "INSERT INTO espalier.snapshots (project, as_of, revision, digest, files, row_counts, "
-        "validation, created_by) VALUES (%s, '1997-07-31', 1, '', '{}', '{}', '{}', 'test') "
-        "RETURNING id",
-        [project.name],
-    ).fetchone()
-    assert made is not None
-    names = [f"s{number:04}" for number in range(shops)]
-    for day, moved in FEATURE_DAYS.items():
-        amount = random.lognormal(3, 1, shops) + (50 if "amount" in moved else 0)
-        visits = random.poisson(3, shops) + (2 if "visits" in moved else 0)
-        gap = [None if "gap" in moved or random.random() < 0.4 else random.random() for _ in names]
-        rows = zip(names, amount.tolist(), visits.tolist(), gap, strict=True)
-        facts = [(*row, 1) for row in rows]
-        insert(connection, project, "facts", day=day, known=day, snapshot=made[0], rows=facts)
-    for day, share in LABEL_DAYS.items():
-        closed = (random.random(shops) < share).tolist()
-        known = day + timedelta(days=30)
-        pairs = list(zip(names, closed, strict=True))
-        insert(connection, project, "endings", day=day, known=known, snapshot=made[0], rows=pairs)
-    connection.commit()
-
-
-def insert(
-    connection: Connection,
-    project: Project,
-    table: str,
-    *,
-    day: date,
-    known: date,
-    snapshot: int,
-    rows: Sequence[tuple[object, ...]],
-) -> None:
-    with connection.cursor() as cursor:
-        copy = sql.SQL("COPY {} FROM STDIN").format(sql.Identifier(project.name, table))
-        with cursor.copy(copy) as stream:
-            for key, *values in rows:
-                stream.write_row((key, day, *values, f"{known} 00:00Z", snapshot))
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +55,7 @@ def test_no_drift(dsn: str, tmp_path: Path) -> None:
 def test_half_of_the_features_drift(dsn: str, tmp_path: Path) -> None:
     found = check_drift(SHOP, as_of=date(1997, 5, 31), dsn=dsn, reports_dir=tmp_path)
     assert found.verdict
-    assert found.share == DRIFT_SHARE
+    assert found.share == SHOP.monitoring.share
     assert found.drifted == ("amount", "visits")
 
 
@@ -237,14 +132,20 @@ def test_rows_and_reports(dsn: str, tmp_path: Path) -> None:
     assert values["espalier"]["verdict"] is True
     assert values["espalier"]["columns"]["amount"]["score"] == first.columns["amount"].score
     page = first.html.read_text()
-    headline = "Drift: 1 of 4 features drifted (the limit is a share of 0.5), the label drifted"
+    headline = (
+        "Drift: 1 of 4 features drifted (the limit is a share of 0.5), the label drifted; "
+        "1 of the last 1 windows drifted (1 are needed)"
+    )
     assert f"<h1>shop, 1997-06-30: {headline}</h1>" in page
     assert page.rstrip().endswith("</html>")
 
     again = check_drift(SHOP, as_of=day, dsn=dsn, reports_dir=tmp_path)
     assert again.run_id != first.run_id
     assert stored(dsn, first.run_id) == rows
-    assert sorted(path.name for path in folder.iterdir()) == ["1997-06-30.html", "1997-06-30.json"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *("1997-06-30-quality.html", "1997-06-30-quality.json"),
+        *("1997-06-30.html", "1997-06-30.json"),
+    ]
     with connect(dsn) as connection:
         latest = connection.execute(
             "SELECT DISTINCT run_id::text, model_version FROM espalier.drift_latest "
@@ -252,6 +153,144 @@ def test_rows_and_reports(dsn: str, tmp_path: Path) -> None:
             [day],
         ).fetchall()
     assert latest == [(again.run_id, None)]
+
+
+def test_k_of_n_windows(dsn: str, tmp_path: Path) -> None:
+    project = replace(SHOP, monitoring=Monitoring(windows_k=2, windows_n=3))
+
+    def check(day: date, version: str = "9") -> tuple[bool, bool, int]:
+        found = check_drift(
+            project,
+            as_of=day,
+            dsn=dsn,
+            reports_dir=tmp_path,
+            model_version=version,
+            trained_as_of=date(1997, 3, 31),
+        )
+        return found.window, found.verdict, len(found.windows)
+
+    assert check(date(1997, 4, 30)) == (False, False, 1)
+    # One odd month is not enough; the same month again is still one.
+    assert check(date(1997, 5, 31)) == (True, False, 2)
+    assert check(date(1997, 5, 31)) == (True, False, 2)
+    assert check(date(1997, 6, 30)) == (True, True, 3)
+    # The newest is quiet, but two of the last three were not.
+    assert check(date(1997, 7, 31))[1:] == (True, 3)
+    # Another champion begins anew.
+    assert check(date(1997, 6, 30), "10") == (True, False, 1)
+    with connect(dsn) as connection:
+        overall = connection.execute(
+            "SELECT as_of, drifted, verdict, windows_drifted, windows_seen "
+            "FROM espalier.drift_latest WHERE model_version = '9' AND kind = 'overall' "
+            "ORDER BY as_of"
+        ).fetchall()
+    # Days that another version was checked on last are not there.
+    assert overall == [
+        (date(1997, 4, 30), False, False, 0, 1),
+        (date(1997, 5, 31), True, False, 1, 2),
+        (date(1997, 7, 31), True, True, 3, 3),
+    ]
+
+
+def test_a_trend_is_reported_and_not_counted(dsn: str, tmp_path: Path) -> None:
+    monitoring = replace(
+        SHOP.monitoring,
+        columns=(
+            ColumnMonitoring(name="amount", trend=True),
+            ColumnMonitoring(name="visits", method="ks", threshold=0.9),
+        ),
+    )
+    project = replace(SHOP, monitoring=monitoring)
+    found = check_drift(project, as_of=date(1997, 5, 31), dsn=dsn, reports_dir=tmp_path)
+    assert not found.verdict
+    assert (found.share, found.drifted, found.trending) == (0, (), ("amount",))
+    assert found.columns["amount"].drifted
+    assert (found.columns["visits"].method, found.columns["visits"].threshold) == ("ks", 0.9)
+    with connect(dsn) as connection:
+        trends = connection.execute(
+            "SELECT column_name FROM espalier.drift WHERE run_id = %s AND trend", [found.run_id]
+        ).fetchall()
+    assert trends == [("amount",)]
+
+
+def test_the_training_rows_are_read_once_a_version(
+    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[date] = []
+
+    def counted(connection: Connection, project: Project, *, as_of: date) -> Any:
+        read.append(as_of)
+        return training_set(connection, project, as_of=as_of)
+
+    monkeypatch.setattr(point_in_time, "training_set", counted)
+    day, trained = date(1997, 6, 30), date(1997, 4, 30)
+
+    def check(trained: date) -> Drift:
+        return check_drift(
+            SHOP,
+            as_of=day,
+            dsn=dsn,
+            reports_dir=tmp_path,
+            model_version="20",
+            trained_as_of=trained,
+        )
+
+    first, second = check(trained), check(trained)
+    assert read == [trained]
+    assert (first.columns, first.target) == (second.columns, second.target)
+    # The same number of another model, from a registry that began anew.
+    check(date(1997, 3, 31))
+    assert read == [trained, date(1997, 3, 31)]
+
+
+def test_what_was_served_against_the_history(dsn: str, tmp_path: Path) -> None:
+    """Of half of the shops, and with one feature shifted on its way."""
+    day = date(1997, 4, 30)
+    with connect(dsn) as connection:
+        connection.execute(
+            "INSERT INTO espalier.predictions (served_at, project, model_version, entity_id, "
+            "score, prediction, feature_time, features) "
+            "SELECT '1997-04-30 09:00Z', 'shop', '1', shop_id, 0.5, 1, '1997-04-30 00:00Z', "
+            "ARRAY[amount, visits + 9, gap, constant] FROM shop.facts "
+            "WHERE day = '1997-04-30' AND shop_id < 's0400'"
+        )
+    found = check_drift(SHOP, as_of=day, dsn=dsn, reports_dir=tmp_path)
+    assert found.served is not None
+    assert {name for name, column in found.served.items() if column.drifted} == {"visits"}
+    assert not found.verdict, "the verdict is about training"
+    values = json.loads((tmp_path / "evidently" / "shop" / "1997-04-30-served.json").read_text())
+    assert values["espalier"]["reference"] == "800 entities as known at 1997-04-30"
+    assert values["espalier"]["current"] == "400 entities as served of 1997-04-30"
+    assert check_drift(SHOP, as_of=date(1997, 7, 31), dsn=dsn, reports_dir=tmp_path).served is None
+
+
+def test_quality_counts_every_row(dsn: str, tmp_path: Path) -> None:
+    facts = SHOP.tables[0]
+    columns = tuple(
+        replace(column, maximum=5) if column.name == "visits" else column
+        for column in facts.columns
+    )
+    project = replace(SHOP, tables=(replace(facts, columns=columns), SHOP.tables[1]))
+    found = check_drift(project, as_of=date(1997, 4, 30), dsn=dsn, reports_dir=tmp_path)
+    with connect(dsn) as connection:
+        counted = connection.execute(
+            "SELECT count(*) FILTER (WHERE visits > 5), count(*) FILTER (WHERE gap IS NULL) "
+            "FROM shop.facts WHERE day = '1997-04-30'"
+        ).fetchone()
+        rows = connection.execute(
+            "SELECT column_name, rows, missing, out_of_range, failed FROM espalier.data_quality "
+            "WHERE run_id = %s ORDER BY id",
+            [found.run_id],
+        ).fetchall()
+    assert counted is not None
+    assert counted[0] > 0
+    assert rows == [
+        ("amount", 800, 0, 0, False),
+        ("visits", 800, 0, counted[0], True),
+        ("gap", 800, counted[1], 0, False),
+        ("constant", 800, 0, 0, False),
+    ]
+    assert found.failed_quality == ("visits",)
 
 
 def test_no_row_without_its_report(dsn: str, tmp_path: Path) -> None:

@@ -1,23 +1,25 @@
-"""The one module that imports Evidently: two frames in, frozen drift scores and a report out.
+"""The one module that imports Evidently: distributions in, frozen drift scores and reports out.
 
 Methods. A p-value answers "is there any difference at all", and with thousands of rows there always
 is: every column would be flagged every month. Distances answer "how large is it", so they are used:
 
-- features: the Wasserstein distance divided by the reference's standard deviation. It needs no
-  bins, which matters as Evidently's histograms are equally wide and amounts are heavy-tailed, so
-  that nearly all customers would share one bin and PSI or Jensen-Shannon would see nothing. For a
-  pure shift it equals Cohen's d, whose conventional "small effect" of 0.2 is the threshold; two
-  samples of one population stay below it from some hundred rows on.
+- `wasserstein`, the default for features: the Wasserstein distance divided by the reference's
+  standard deviation. It needs no bins, which matters as amounts are heavy-tailed. For a pure shift
+  it equals Cohen's d, whose conventional "small effect" of 0.2 is the threshold; two samples of one
+  population stay below it from some hundred rows on.
+- `psi` and `ks`: see `distances`; thresholds 0.2 and 0.1. The first sees a change of shape that
+  moves no mass far, the second does not care how far mass moved.
 - label: the Jensen-Shannon distance (natural logarithm) of the two classes' shares. It is symmetric
   and stays finite when a class is absent, as PSI does not. For shares near 0.8 the threshold of
   0.05 is a change of about 5 points in 100.
-- nulls: both distances look at the values that are there, so a column also drifts when its share
-  of nulls moved by `NULL_SHARE_THRESHOLD`. Evidently refuses columns without any value; they never
+- nulls: these distances look at the values that are there, so a column also drifts when its share
+  of nulls moved by the declared amount. Evidently refuses columns without any value; they never
   get to it.
 
-Evidently's library part sends no telemetry (its web UI and collector do; neither is started) and
-`compare` writes no file; a test watches both. Importing Evidently takes seconds, therefore it is
-imported by the function.
+Drift is computed on sketches (see `sketch`), so Evidently's time does not grow with the rows; data
+quality counts all of them. Evidently's library part sends no telemetry (its web UI and collector
+do; neither is started) and nothing here writes a file; a test watches both. Importing Evidently
+takes seconds, therefore it is imported by the functions.
 """
 
 from __future__ import annotations
@@ -32,13 +34,41 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from espalier.contract import Column
 from espalier.errors import BadData
+from espalier.monitoring import distances
+from espalier.monitoring.sketch import Sketch, as_frame
 
-FEATURE_METHOD, FEATURE_THRESHOLD = "wasserstein", 0.2
-TARGET_METHOD, TARGET_THRESHOLD = "jensenshannon", 0.05
-NULL_SHARE_METHOD, NULL_SHARE_THRESHOLD = "null share", 0.1
+TARGET_METHOD = "jensenshannon"
+NULL_SHARE_METHOD = "null share"
 # Below this many rows on a side, chance alone moves single columns past the thresholds.
 MINIMUM_ROWS = 200
+# So many rows stand for the labels, whose two shares are all that counts.
+_LABEL_ROWS = 10_000
+# Our distances' names in Evidently's registry.
+_PREFIX = "espalier_"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """How a column is compared: it drifts at `threshold` by `method` or `null_share` more nulls."""
+
+    method: str
+    threshold: float
+    null_share: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """So many labels, `positives` of them positive."""
+
+    rows: int
+    positives: int
+
+    @property
+    def share(self) -> float:
+        """The positive ones' share."""
+        return self.positives / self.rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,67 +95,139 @@ class Comparison:
     report: Mapping[str, Any]
 
 
+@dataclass(frozen=True, kw_only=True)
+class ColumnQuality:
+    """Of `rows` values of a column, how many are missing or outside of what is declared."""
+
+    rows: int
+    missing: int
+    out_of_range: int
+    failed: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quality:
+    """What a look at the rows found, with Evidently's own page and values."""
+
+    columns: Mapping[str, ColumnQuality]
+    html: str
+    report: Mapping[str, Any]
+
+
 def compare(
-    reference: pd.DataFrame,
-    current: pd.DataFrame,
+    reference: Mapping[str, Sketch],
+    current: Mapping[str, Sketch],
     *,
-    columns: Sequence[str],
-    labels: tuple[pd.Series[bool], pd.Series[bool]] | None = None,
+    rules: Mapping[str, Rule],
+    labels: tuple[Labels, Labels] | None = None,
+    target_threshold: float = 0.05,
 ) -> Comparison:
-    """Compare numeric columns of two frames, and two sets of labels when they are given.
+    """Compare columns' distributions, and two sets of labels when they are given.
 
     Args:
-        reference: The rows to compare with; `columns` are numeric, NaN (or infinite) for null.
-        current: The rows in question, with the same columns.
-        columns: The columns to compare.
-        labels: Reference labels and current labels; their rows need not be those of the frames.
+        reference: The distributions to compare with, by column.
+        current: Those in question, of the same columns.
+        rules: The columns to compare, and how.
+        labels: Reference labels and current labels; their rows need not be those of the columns.
+        target_threshold: The Jensen-Shannon distance of the labels that counts as drift.
 
     Raises:
-        BadData: a frame has fewer than `MINIMUM_ROWS` rows, lacks a column or has one that is not
-            numeric; or labels have fewer than `MINIMUM_ROWS` rows.
+        BadData: a side has fewer than `MINIMUM_ROWS` rows or labels, or lacks a column.
     """
-    left = _numeric(reference, columns, "reference")
-    right = _numeric(current, columns, "current")
-    for series, side in zip(labels or (), ("reference", "current"), strict=False):
-        _enough(len(series), f"{side} labels")
+    for side, name in ((reference, "reference"), (current, "current")):
+        missing = [column for column in rules if column not in side]
+        if missing:
+            raise BadData(f"the {name} rows lack the columns {', '.join(missing)}")
+        _enough(min(side[column].rows for column in rules), f"{name} rows")
+    for label, name in zip(labels or (), ("reference", "current"), strict=False):
+        _enough(label.rows, f"{name} labels")
     # Evidently raises on a column without a value.
-    shared = [name for name in columns if left[name].notna().any() and right[name].notna().any()]
-    scores, target, html, report = _run(left[shared], right[shared], labels)
+    shared = [c for c in rules if len(reference[c].quantiles) and len(current[c].quantiles)]
+    _register_distances({name: reference[name].spread for name in shared})
+    scores, target, html, report = _drift(
+        as_frame({name: reference[name] for name in shared}),
+        as_frame({name: current[name] for name in shared}),
+        {name: rules[name] for name in shared},
+        labels,
+        target_threshold,
+    )
     return Comparison(
         columns={
-            name: _column(scores.get(name), left[name].isna().mean(), right[name].isna().mean())
-            for name in columns
+            name: _column(
+                rule, scores.get(name), current[name].null_share - reference[name].null_share
+            )
+            for name, rule in rules.items()
         },
-        target=None if target is None else _judge(TARGET_METHOD, target, TARGET_THRESHOLD),
+        target=None if target is None else _judge(TARGET_METHOD, target, target_threshold),
         html=html,
         report=report,
     )
 
 
-def _column(distance: float | None, null_before: float, null_now: float) -> ColumnDrift:
+def quality(frame: pd.DataFrame, columns: Sequence[Column]) -> Quality:
+    """Count missing and out-of-range values of numeric columns, in every row.
+
+    A column fails when a value is missing that is declared not to be, or one is out of range.
+
+    Args:
+        frame: The rows, NaN for null.
+        columns: Their declaration; `minimum` and `maximum` are inclusive.
+    """
+    from evidently import DataDefinition, Dataset, Report
+    from evidently.metrics import MissingValueCount, OutRangeValueCount
+
+    names = [column.name for column in columns]
+    metrics: list[Any] = []
+    for column in columns:
+        metrics.append(MissingValueCount(column=column.name))
+        if (column.minimum, column.maximum) != (None, None) and frame[column.name].notna().any():
+            low, high = (
+                bound if bound is not None else infinity
+                for bound, infinity in (
+                    (column.minimum, np.finfo(np.float64).min),
+                    (column.maximum, np.finfo(np.float64).max),
+                )
+            )
+            metrics.append(OutRangeValueCount(column=column.name, left=low, right=high))
+    with warnings.catch_warnings():
+        # Pandas on how Evidently pads its tables.
+        warnings.simplefilter("ignore", FutureWarning)
+        run = Report(metrics).run(
+            Dataset.from_pandas(
+                frame[names], data_definition=DataDefinition(numerical_columns=names)
+            ),
+            None,
+        )
+        html = run.get_html_str(as_iframe=False)
+        report = _without_nan(json.loads(run.json()))
+    counts: dict[tuple[str, str], int] = {}
+    for metric in report["metrics"]:
+        kind = metric["config"]["type"].rpartition(":")[2]
+        counts[kind, metric["config"]["column"]] = int(metric["value"]["count"])
+    found = {}
+    for column in columns:
+        missing = counts["MissingValueCount", column.name]
+        outside = counts.get(("OutRangeValueCount", column.name), 0)
+        found[column.name] = ColumnQuality(
+            rows=len(frame),
+            missing=missing,
+            out_of_range=outside,
+            failed=outside > 0 or (missing > 0 and not column.nullable),
+        )
+    return Quality(columns=found, html=html, report=report)
+
+
+def _column(rule: Rule, distance: float | None, nulls_moved: float) -> ColumnDrift:
     """The verdict by the distance, unless only the share of nulls moved."""
-    nulls = _judge(NULL_SHARE_METHOD, abs(float(null_now - null_before)), NULL_SHARE_THRESHOLD)
+    nulls = _judge(NULL_SHARE_METHOD, abs(nulls_moved), rule.null_share)
     if distance is None:
         return nulls
-    values = _judge(FEATURE_METHOD, distance, FEATURE_THRESHOLD)
+    values = _judge(rule.method, distance, rule.threshold)
     return nulls if nulls.drifted and not values.drifted else values
 
 
 def _judge(method: str, score: float, threshold: float) -> ColumnDrift:
     return ColumnDrift(method=method, score=score, threshold=threshold, drifted=score >= threshold)
-
-
-def _numeric(frame: pd.DataFrame, columns: Sequence[str], side: str) -> pd.DataFrame:
-    """The columns as float64, NaN for null and infinite, or BadData."""
-    _enough(len(frame), f"{side} rows")
-    missing = [name for name in columns if name not in frame]
-    if missing:
-        raise BadData(f"the {side} rows lack the columns {', '.join(missing)}")
-    try:
-        numeric = frame[list(columns)].astype("float64").reset_index(drop=True)
-    except (TypeError, ValueError) as error:
-        raise BadData(f"the {side} rows hold a column that is not numeric: {error}") from error
-    return numeric.where(np.isfinite(numeric))
 
 
 def _enough(rows: int, what: str) -> None:
@@ -136,32 +238,37 @@ def _enough(rows: int, what: str) -> None:
         )
 
 
-def _run(
+def _drift(
     reference: pd.DataFrame,
     current: pd.DataFrame,
-    labels: tuple[pd.Series[bool], pd.Series[bool]] | None,
+    rules: Mapping[str, Rule],
+    labels: tuple[Labels, Labels] | None,
+    target_threshold: float,
 ) -> tuple[dict[str, float], float | None, str, dict[str, Any]]:
     """Evidently's score of each column and of the labels, its page and its values."""
     from evidently import DataDefinition, Dataset, Report
     from evidently.metrics import ValueDrift
 
-    names = list(reference.columns)
     # Project names hold no blank, so this one is free.
     target = "target label"
     # Each metric by itself: the preset computes every column three times.
     metrics = [
-        ValueDrift(column=name, method=FEATURE_METHOD, threshold=FEATURE_THRESHOLD)
-        for name in names
+        ValueDrift(
+            column=name,
+            method=_PREFIX + rule.method,
+            threshold=rule.threshold,
+        )
+        for name, rule in rules.items()
     ]
     if labels is not None:
         # Side by side; Evidently leaves out the nulls that fill up the shorter columns.
         reference, current = (
-            pd.concat([frame, series.map(_CLASS).reset_index(drop=True).rename(target)], axis=1)
-            for frame, series in zip((reference, current), labels, strict=True)
+            pd.concat([frame, _label_column(side).rename(target)], axis=1)
+            for frame, side in zip((reference, current), labels, strict=True)
         )
-        metrics.append(ValueDrift(column=target, method=TARGET_METHOD, threshold=TARGET_THRESHOLD))
+        metrics.append(ValueDrift(column=target, method=TARGET_METHOD, threshold=target_threshold))
     definition = DataDefinition(
-        numerical_columns=names, categorical_columns=[] if labels is None else [target]
+        numerical_columns=list(rules), categorical_columns=[] if labels is None else [target]
     )
     with warnings.catch_warnings():
         # NumPy on the correlation of a constant column; it is not part of the result.
@@ -176,7 +283,48 @@ def _run(
     return scores, scores.pop(target, None), html, report
 
 
-_CLASS = {True: "true", False: "false"}
+def _label_column(labels: Labels) -> pd.Series[str]:
+    rows = min(labels.rows, _LABEL_ROWS)
+    positives = round(rows * labels.share)
+    return pd.Series(["true"] * positives + ["false"] * (rows - positives), dtype="object")
+
+
+def _register_distances(spreads: Mapping[str, float]) -> None:
+    """Make our distances known to Evidently, with the columns' spreads; the last call counts."""
+    from evidently.legacy.calculations.stattests import StatTest, register_stattest
+    from evidently.legacy.core import ColumnType
+
+    def wasserstein(reference: Any, current: Any) -> float:
+        return distances.wasserstein(_values(reference), _values(current), spreads[reference.name])
+
+    def psi(reference: Any, current: Any) -> float:
+        return distances.psi(_values(reference), _values(current))
+
+    def ks(reference: Any, current: Any) -> float:
+        return distances.kolmogorov_smirnov(_values(reference), _values(current))
+
+    for distance, shown in (
+        (wasserstein, "Wasserstein distance (normed)"),
+        (psi, "PSI over the reference's tenths"),
+        (ks, "Kolmogorov-Smirnov distance"),
+    ):
+
+        def judge(
+            reference: Any, current: Any, _kind: Any, threshold: float, *, measure: Any = distance
+        ) -> tuple[float, bool]:
+            score = measure(reference, current)
+            return score, score >= threshold
+
+        register_stattest(
+            StatTest(
+                _PREFIX + distance.__name__, shown, allowed_feature_types=[ColumnType.Numerical]
+            ),
+            judge,
+        )
+
+
+def _values(column: Any) -> distances.Floats:
+    return np.asarray(column, dtype=np.float64)
 
 
 def _without_nan(value: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,11 +15,39 @@ import pytest
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import wasserstein_distance
 
+from espalier.contract import Column, ColumnType
 from espalier.errors import BadData
-from espalier.monitoring.evidently_adapter import MINIMUM_ROWS, ColumnDrift, Comparison, compare
+from espalier.monitoring import distances, sketch
+from espalier.monitoring import evidently_adapter as adapter
+from espalier.monitoring.evidently_adapter import (
+    MINIMUM_ROWS,
+    ColumnDrift,
+    Comparison,
+    Labels,
+    Rule,
+    quality,
+)
 from espalier.processes import python_environment
 
 COLUMNS = ("amount", "count", "gap", "constant")
+
+
+def compare(
+    before: pd.DataFrame,
+    now: pd.DataFrame,
+    *,
+    columns: Sequence[str],
+    labels: tuple[Labels, Labels] | None = None,
+    method: str = "wasserstein",
+    threshold: float = 0.2,
+) -> Comparison:
+    """The adapter on frames."""
+    rule = Rule(method=method, threshold=threshold, null_share=0.1)
+    sketches = [
+        {name: sketch.of_values(frame[name].to_numpy(float)) for name in columns if name in frame}
+        for frame in (before, now)
+    ]
+    return adapter.compare(*sketches, rules=dict.fromkeys(columns, rule), labels=labels)
 
 
 def rows(seed: int, n: int = 1500) -> pd.DataFrame:
@@ -35,8 +64,17 @@ def rows(seed: int, n: int = 1500) -> pd.DataFrame:
     )
 
 
-def labels(seed: int, share: float, n: int = 1500) -> pd.Series[bool]:
-    return pd.Series(np.random.default_rng(seed).random(n) < share)
+def labels(seed: int, share: float, n: int = 1500) -> Labels:
+    drawn = np.random.default_rng(seed).random(n) < share
+    return Labels(rows=n, positives=int(drawn.sum()))
+
+
+DECLARED = (
+    Column(name="amount", type=ColumnType.DOUBLE, description="amount", minimum=0, maximum=100),
+    Column(name="count", type=ColumnType.INTEGER, description="count", minimum=1),
+    Column(name="gap", type=ColumnType.DOUBLE, description="gap", nullable=True),
+    Column(name="constant", type=ColumnType.DOUBLE, description="constant"),
+)
 
 
 def strict(text: str) -> object:
@@ -72,7 +110,7 @@ def test_scores_are_the_named_distances() -> None:
     assert found.columns["amount"].score == pytest.approx(expected)
     assert found.columns["amount"].method == "wasserstein"
     assert drifted(found) == {"amount"}
-    p, q = labels(3, 0.8).mean(), labels(4, 0.6, 900).mean()
+    p, q = labels(3, 0.8).share, labels(4, 0.6, 900).share
     assert found.target is not None
     assert found.target.drifted
     assert found.target.score == pytest.approx(jensenshannon([p, 1 - p], [q, 1 - q]))
@@ -111,6 +149,47 @@ def test_nulls_infinities_and_constants() -> None:
     strict(json.dumps(found.report, allow_nan=False))
 
 
+@pytest.mark.parametrize("method", ["psi", "ks"])
+def test_our_distances_are_evidentlys_scores(method: str) -> None:
+    before, now = rows(1), rows(2)
+    now["amount"] *= 2
+    measure = {"psi": distances.psi, "ks": distances.kolmogorov_smirnov}[method]
+    expected = measure(before["amount"].to_numpy(), now["amount"].to_numpy())
+    found = compare(before, now, columns=COLUMNS, method=method, threshold=expected)
+    assert found.columns["amount"].score == pytest.approx(expected)
+    assert drifted(found) == {"amount"}, "the threshold is part of it"
+    assert found.report["metrics"][0]["config"]["method"] == f"espalier_{method}"
+
+
+def test_a_million_rows_score_as_their_sketch() -> None:
+    """Within the width of a step, also where values are many and unequal."""
+    before, now = rows(1, 300_000), rows(2, 300_000)
+    now["amount"] *= 1.5
+    found = compare(before, now, columns=COLUMNS)
+    spread = before["amount"].std(ddof=0)
+    whole = wasserstein_distance(before["amount"], now["amount"]) / spread
+    assert found.columns["amount"].score == pytest.approx(whole, rel=0.005)
+    assert found.columns["count"].score == pytest.approx(0, abs=0.01)
+    kept = sketch.of_values(before["amount"].to_numpy())
+    assert len(kept.quantiles) == sketch.POINTS
+    distance = distances.kolmogorov_smirnov(kept.quantiles, before["amount"].to_numpy())
+    assert distance <= 1 / (2 * sketch.POINTS) + 1e-5
+
+
+def test_quality_counts() -> None:
+    frame = rows(1)
+    frame.loc[:2, "constant"] = np.nan
+    found = quality(frame, DECLARED)
+    amount, gap = found.columns["amount"], found.columns["gap"]
+    assert amount.out_of_range == int((frame["amount"] > 100).sum()) > 0
+    assert (amount.rows, amount.missing, amount.failed) == (1500, 0, True)
+    assert found.columns["count"].out_of_range == int((frame["count"] < 1).sum()) > 0
+    assert (gap.missing, gap.failed) == (int(frame["gap"].isna().sum()), False)
+    assert (found.columns["constant"].missing, found.columns["constant"].failed) == (3, True)
+    strict(json.dumps(found.report, allow_nan=False))
+    assert "<body>" in found.html
+
+
 def test_only_nulls() -> None:
     nothing = pd.DataFrame({"a": [np.nan] * MINIMUM_ROWS})
     found = compare(nothing, nothing, columns=["a"])
@@ -132,7 +211,6 @@ def test_the_page_stands_alone_and_takes_a_head() -> None:
         (rows(1), rows(2, MINIMUM_ROWS - 1), COLUMNS, "199 current rows are too few"),
         (rows(1, 0), rows(2), COLUMNS, "0 reference rows are too few"),
         (rows(1), rows(2).drop(columns="gap"), COLUMNS, "the current rows lack the columns gap"),
-        (rows(1).assign(gap="x"), rows(2), COLUMNS, "reference rows hold a column that is not num"),
     ],
 )
 def test_unusable_rows(
@@ -162,8 +240,9 @@ def watch(event, arguments):
         log.append(f"{event} {arguments[0]}")
 sys.dont_write_bytecode = True
 sys.addaudithook(watch)
-from espalier.monitoring.evidently_adapter import compare
-from espalier.monitoring.evidently_adapter_test import COLUMNS, labels, rows
+from espalier.monitoring.evidently_adapter_test import COLUMNS, DECLARED, compare, labels, rows
+from espalier.monitoring.evidently_adapter import quality
+quality(rows(1), DECLARED)
 compare(rows(1), rows(2), columns=COLUMNS, labels=(labels(3, 0.8), labels(4, 0.8)))
 seen = [line for line in log if "/dev/null" not in line]
 import socket

@@ -6,82 +6,100 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from espalier.errors import ConfigurationError
-from espalier.monitoring.evidently_adapter import ColumnDrift, Comparison
-
-_NOTE = (
-    "A column that grows with time by construction, such as tenure, always drifts against older "
-    "months; the verdict therefore asks for a share of the columns."
-)
+from espalier.monitoring.evidently_adapter import ColumnDrift
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
     """What a check decided, with all that its pages say.
 
-    `share` of the features drifted; the `verdict` is true when it reached `share_threshold` or the
-    target drifted. `reference` and `current` describe the compared rows, `target_note` the
-    compared labels.
+    `share` of the features that are no `trends` drifted. The day's window `drifted` when that
+    reached `share_threshold` or the target drifted; the `verdict` looks at `windows_drifted` of
+    `windows_seen` windows, `windows_needed` are enough. `reference` and `current` describe the
+    compared rows, `target_note` the compared labels. A comparison with what was served has no
+    windows; its verdict is its day's.
     """
 
     project: str
     as_of: date
     model_version: str | None
     run_id: str
+    comparison: str
     verdict: bool
+    drifted: bool
+    windows_drifted: int
+    windows_seen: int
+    windows_needed: int
     share: float
     share_threshold: float
     columns: Mapping[str, ColumnDrift]
+    trends: tuple[str, ...]
     target: ColumnDrift | None
-    reference: str
-    current: str
-    target_note: str
+    reference: str = ""
+    current: str = ""
+    target_note: str = ""
+
+    def telling(self, *, reference: str, current: str, target_note: str) -> Verdict:
+        """The same with what was compared in words."""
+        return replace(self, reference=reference, current=current, target_note=target_note)
 
     @property
     def headline(self) -> str:
         """The verdict in one line."""
-        drifted = sum(column.drifted for column in self.columns.values())
+        counted = [column for name, column in self.columns.items() if name not in self.trends]
+        drifted = sum(column.drifted for column in counted)
         if self.target is None:
             target = "no labels to compare"
         else:
             target = f"the label {'drifted' if self.target.drifted else 'did not drift'}"
         return (
-            f"{'Drift' if self.verdict else 'No drift'}: {drifted} of {len(self.columns)} features "
-            f"drifted (the limit is a share of {self.share_threshold:g}), {target}"
+            f"{'Drift' if self.verdict else 'No drift'}: {drifted} of {len(counted)} features "
+            f"drifted (the limit is a share of {self.share_threshold:g}), {target}; "
+            f"{self.windows_drifted} of the last {self.windows_seen} windows drifted "
+            f"({self.windows_needed} are needed)"
         )
 
 
-def paths(reports_dir: Path, project: str, as_of: date) -> tuple[Path, Path]:
-    """The HTML page and the JSON file of a day."""
+def paths(reports_dir: Path, project: str, as_of: date, part: str = "") -> tuple[Path, Path]:
+    """The HTML page and the JSON file of a day, or of a `part` of its check."""
     folder = reports_dir / "evidently" / project
-    return folder / f"{as_of}.html", folder / f"{as_of}.json"
+    name = f"{as_of}-{part}" if part else str(as_of)
+    return folder / f"{name}.html", folder / f"{name}.json"
 
 
-def write(reports_dir: Path, verdict: Verdict, comparison: Comparison) -> tuple[Path, Path]:
-    """Write both files, each whole or not at all, over those of an earlier run of the day.
+def write(
+    files: tuple[Path, Path],
+    html: str,
+    values: Mapping[str, Any],
+    verdict: Verdict | None = None,
+) -> None:
+    """Write page and values, each whole or not at all, over those of an earlier run of the day.
 
-    The JSON is Evidently's with our verdict under the key `espalier`.
+    The JSON is Evidently's with our verdict, if there is one, under the key `espalier`.
 
     Raises:
         ConfigurationError: the folder cannot be written.
     """
-    html, values = paths(reports_dir, verdict.project, verdict.as_of)
-    ours = {**asdict(verdict), "as_of": str(verdict.as_of), "headline": verdict.headline}
-    page = comparison.html.replace("<body>", f"<body>{_summary(verdict)}", 1)
+    content, page = dict(values), html
+    if verdict is not None:
+        ours = {**asdict(verdict), "as_of": str(verdict.as_of), "headline": verdict.headline}
+        content["espalier"] = ours
+        page = html.replace("<body>", f"<body>{_summary(verdict)}", 1)
     try:
-        _replace(values, json.dumps({**comparison.report, "espalier": ours}, allow_nan=False))
-        _replace(html, page)
+        _replace(files[1], json.dumps(content, allow_nan=False))
+        _replace(files[0], page)
     except OSError as error:
         raise ConfigurationError(
-            f"the drift report cannot be written to {html.parent}: {error.strerror}",
+            f"the drift report cannot be written to {files[0].parent}: {error.strerror}",
             fix="set ESPALIER_REPORTS_DIR to a folder that can be written",
         ) from error
-    return html, values
 
 
 def _replace(path: Path, text: str) -> None:
@@ -107,11 +125,18 @@ def _summary(verdict: Verdict) -> str:
         ("Target", verdict.target_note),
         ("Model version", verdict.model_version or "not given"),
         ("Run", verdict.run_id),
-        ("Note", _NOTE),
+        (
+            "Trends",
+            f"declared to grow by construction, not counted: {', '.join(verdict.trends) or 'none'}",
+        ),
     ]
     about = "".join(f"<dt><b>{escape(k)}</b></dt><dd>{escape(v)}</dd>" for k, v in lines)
-    drifts = [*verdict.columns.items(), *([("label", verdict.target)] if verdict.target else [])]
-    rows = "".join(_row(name, drift) for name, drift in drifts)
+    rows = "".join(
+        _row(name, drift, counted=name not in verdict.trends)
+        for name, drift in verdict.columns.items()
+    )
+    if verdict.target is not None:
+        rows += _row("label", verdict.target, counted=True)
     title = f"{verdict.project}, {verdict.as_of}: {verdict.headline}"
     return (
         '<section id="espalier" style="font-family: sans-serif; margin: 1.5em">'
@@ -122,7 +147,8 @@ def _summary(verdict: Verdict) -> str:
     )
 
 
-def _row(name: str, drift: ColumnDrift) -> str:
-    cells = (f"{drift.score:.3f}", f"{drift.threshold:g}", "yes" if drift.drifted else "")
+def _row(name: str, drift: ColumnDrift, *, counted: bool) -> str:
+    drifted = ("yes" if counted else "yes, a trend") if drift.drifted else ""
+    cells = (f"{drift.score:.3f}", f"{drift.threshold:g}", drifted)
     numbers = "".join(f'<td align="right">{cell}</td>' for cell in cells)
     return f"<tr><td>{escape(name)}</td><td>{escape(drift.method)}</td>{numbers}</tr>"

@@ -2,40 +2,39 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
-import pyarrow as pa
-from dask.base import compute
-from dask.delayed import delayed
-
-from espalier.errors import BadData, UsageError
-from espalier.features import point_in_time
-from espalier.postgres.connect import connect
+from espalier.errors import BadData, CheckRefused, UsageError
+from espalier.postgres.connect import Connection, connect
 from espalier.project import Project
 from espalier.registry.download import FetchedModel, fetch_version
 from espalier.registry.manifest import CHAMPION, ModelManifest
-from espalier.scoring import parts
+from espalier.scoring import execute, plan, work
+from espalier.scoring.folder import Folder
+from espalier.scoring.parquet import ParquetSink
+from espalier.scoring.postgres import PostgresSink
+from espalier.scoring.progress import Progress
 from espalier.serving.loading import load
-from espalier.serving.scorer import OnnxScorer
+
+POSTGRESQL = "postgresql"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """What a run left: `rows` scores by model `version` in the folder `output`.
+    """What a run left: `rows` scores by model `version` in `output`.
 
     `written` parts are of this run, `kept` ones were there already.
     """
 
     rows: int
     version: str
-    output: Path
+    output: str
     written: int
     kept: int
 
@@ -46,10 +45,12 @@ def score(
     as_of: date,
     dsn: str,
     tracking_uri: str,
-    output: Path,
+    output: Path | str,
     partitions: int,
     model_version: str = CHAMPION,
     scheduler: Any = "threads",
+    workers: int | None = None,
+    progress: Progress | None = None,
 ) -> Scored:
     """Score with the champion, or another version or alias; see `score_with`.
 
@@ -68,6 +69,8 @@ def score(
             output=output,
             partitions=partitions,
             scheduler=scheduler,
+            workers=workers,
+            progress=progress,
         )
 
 
@@ -77,113 +80,113 @@ def score_with(
     *,
     as_of: date,
     dsn: str,
-    output: Path,
+    output: Path | str,
     partitions: int,
     scheduler: Any = "threads",
+    workers: int | None = None,
+    progress: Progress | None = None,
 ) -> Scored:
-    """Score each entity once, from its features as known at `as_of`, into Parquet files.
+    """Score each entity exactly once, from its features as known at `as_of`.
 
-    Columns: the join key, `score` (probability of the positive class, float64), `prediction` (1.0
-    or 0.0 by the model's threshold, as the server answers), `model_version`, `feature_time` (UTC).
-    Entities are cut by the order of their keys into `partitions` files. A run that was cut short
-    is taken up again: parts of the same day, model version and input rows are kept. `_SUCCESS.json`
-    comes last.
+    Into Parquet files, columns: the join key, `score` (probability of the positive class, float64),
+    `prediction` (1.0 or 0.0 by the model's threshold, as the server answers), `model_version`,
+    `feature_time` (UTC); `_SUCCESS.json` comes last. Or into PostgreSQL, as a partition of
+    `espalier.scores` that appears when it is whole; see `espalier.scores_latest`.
+
+    Entities are cut into ranges of keys. Workers read, score and write each range by themselves; a
+    range is there whole or not at all. A run that was cut short is taken up again, as long as the
+    day, the model and what was known of that day are the same.
 
     Args:
-        model: The model on this machine.
+        model: The model on this machine; workers are sent its content.
         project: The product.
         as_of: The day whose knowledge counts.
-        dsn: PostgreSQL.
-        output: The folder, one for each day and model version; made when it is missing.
-        partitions: How many files; at most one for each entity.
-        scheduler: Where Dask runs the parts: "threads", "synchronous", "processes", or a
-            distributed client whose workers see the same files.
+        dsn: PostgreSQL, as workers reach it too.
+        output: A folder or a URL that fsspec knows, one for each day and model version; it is made
+            when it is missing. Or "postgresql".
+        partitions: How many ranges; at most one for each entity.
+        scheduler: "threads", "processes" or "synchronous" on this machine, or a Dask cluster's
+            address or client. Its workers have this program's packages and see the same output.
+        workers: How many threads or processes of this machine.
+        progress: Is told of parts.
 
     Raises:
         UsageError: fewer than 1 partition, or `output` holds something else.
         CheckRefused: another run writes to `output`.
         ConfigurationError: `output` cannot be written.
-        BadData: no features are known, an entity comes twice, or the model needs others.
+        BadData: no features are known, the model needs others, or what is known of the day changed
+            meanwhile.
         ScoreInvalid: the model gave a score outside of 0 to 1.
-        DependencyUnreachable: PostgreSQL does not answer.
+        DependencyUnreachable: PostgreSQL, the cluster or the output does not answer.
     """
     if partitions < 1:
         raise UsageError(f"{partitions} partitions", fix="ask for 1 or more")
-    # Here once, since it proves the golden rows; each task then opens the file for itself, as
-    # a session cannot travel to another process.
+    # Here once, since it proves the golden rows.
     load(model.name, model.version, folder=model.folder, manifest=model.manifest)
-    rows = _rows(model.manifest, project, as_of, dsn)
-    cuts = np.array_split(np.arange(len(rows)), min(partitions, len(rows)))
-    chunks = [rows.iloc[cut[0] : cut[-1] + 1] for cut in cuts]
-    wanted = [
-        parts.Identity(
-            project=project.name,
-            as_of=str(as_of),
-            model_version=model.version,
-            model_digest=model.manifest.digest,
-            part=number,
-            parts=len(chunks),
-            inputs=_digest(chunk),
+    _check_features(model.manifest, project)
+    # A folder's path means the same from every working directory.
+    local = output != POSTGRESQL and "://" not in str(output)
+    to = str(Path(output).absolute()) if local else str(output)
+    told = progress or _Silent()
+    # Runs into a folder take turns; those into PostgreSQL only with the same one.
+    what = to if to != POSTGRESQL else f"{to} {project.name} {as_of} {model.version}"
+    with connect(dsn) as connection, _alone(connection, what):
+        planned = plan.make(
+            connection,
+            project,
+            model,
+            as_of=as_of,
+            partitions=partitions,
+            output=to,
+            keeps_cut=to == POSTGRESQL,
         )
-        for number, chunk in enumerate(chunks)
-    ]
-    with parts.locked(output):
-        absent = parts.missing(output, wanted)
-        one = delayed(_score_part, pure=False)
-        tasks = [one(model, chunks[identity.part], output, identity) for identity in absent]
-        compute(*tasks, scheduler=scheduler)
-        parts.close(output, wanted, len(rows))
+        sink: work.Sink = (
+            PostgresSink(dsn, planned.run_id) if to == POSTGRESQL else ParquetSink(Folder(to))
+        )
+        absent = sink.missing(planned)
+        told.begin(parts=len(planned.parts), kept=len(planned.parts) - len(absent))
+        job = work.job(model, project, as_of=as_of, dsn=dsn, sink=sink)
+        if absent:
+            execute.run(job, absent, scheduler=scheduler, workers=workers, done=told.part)
+        if plan.inputs_digest(connection, project, as_of=as_of) != planned.inputs:
+            raise BadData(
+                f"a snapshot of {project.name} up to {as_of} was stored meanwhile, so parts may "
+                "differ in what they know",
+                fix="score again",
+            )
+        rows = sink.close(planned)
     return Scored(
-        rows=len(rows),
+        rows=rows,
         version=model.version,
-        output=output,
+        output=to,
         written=len(absent),
-        kept=len(wanted) - len(absent),
+        kept=len(planned.parts) - len(absent),
     )
 
 
-def _rows(manifest: ModelManifest, project: Project, as_of: date, dsn: str) -> pd.DataFrame:
-    """Join key, feature_time and the model's features of every entity, in the keys' order."""
-    key = project.entity.join_key
-    with connect(dsn) as connection:
-        found = point_in_time.features_at(connection, project, when=as_of)
-    if found.empty:
-        raise BadData(
-            f"no features of {project.name} are known at {as_of}",
-            fix="ingest that month first",
-        )
-    absent = [name for name in manifest.features if name not in found]
+class _Silent(Progress):
+    def _say(self, text: str) -> None:
+        pass
+
+
+def _check_features(manifest: ModelManifest, project: Project) -> None:
+    absent = [name for name in manifest.features if name not in project.view.features]
     if absent:
         raise BadData(
             f"the model needs {', '.join(absent)}, which {project.view.name} does not have",
             fix="train and promote a model on the view as it is now",
         )
-    if found[key].duplicated().any():
-        raise BadData(f"{key} {found.loc[found[key].duplicated(), key].iloc[0]!r} comes twice")
-    columns = [key, "feature_time", *manifest.features]
-    return found[columns].sort_values(key, ignore_index=True)
 
 
-def _digest(rows: pd.DataFrame) -> str:
-    """The sha256 of a part's input."""
-    hashes = pd.util.hash_pandas_object(rows, index=False).to_numpy()
-    return hashlib.sha256(",".join(rows.columns).encode() + hashes.tobytes()).hexdigest()
-
-
-def _score_part(
-    model: FetchedModel, rows: pd.DataFrame, output: Path, identity: parts.Identity
-) -> None:
-    manifest = model.manifest
-    scorer = OnnxScorer(model.path, len(manifest.features))
-    scores = scorer.score(rows[list(manifest.features)].to_numpy(dtype=np.float64))
-    key = rows.columns[0]
-    table = pa.table(
-        {
-            key: pa.array(rows[key]),
-            "score": scores,
-            "prediction": (scores >= manifest.threshold).astype(np.float64),
-            "model_version": pa.array([model.version] * len(rows), pa.string()),
-            "feature_time": pa.array(rows["feature_time"], pa.timestamp("us", tz="UTC")),
-        }
-    )
-    parts.write(output, identity, table)
+@contextmanager
+def _alone(connection: Connection, output: str) -> Iterator[None]:
+    """Keep other runs out of the output; the lock ends with the connection, so with the process."""
+    locked = connection.execute(
+        "SELECT pg_try_advisory_lock(hashtextextended('espalier scores into ' || %s, 0))", [output]
+    ).fetchone()
+    connection.commit()
+    if locked != (True,):
+        raise CheckRefused(
+            f"another run writes to {output}", fix="wait for it, or choose another output"
+        )
+    yield

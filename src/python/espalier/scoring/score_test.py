@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
+import io
 import json
 import os
 import signal
@@ -13,6 +13,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import onnx
 import pyarrow.parquet as pq
@@ -23,11 +24,14 @@ from espalier.errors import (
     BadData,
     CheckRefused,
     ConfigurationError,
+    DependencyUnreachable,
     ScoreInvalid,
     UsageError,
 )
-from espalier.processes import python_environment
+from espalier.postgres.connect import connect
+from espalier.processes import free_port, python_environment
 from espalier.registry.download import FetchedModel
+from espalier.scoring.progress import Progress
 from espalier.scoring.score import Scored, score_with
 from espalier.scoring.testing import FEATURES, JUNE, LATER, MAY, SEPTEMBER, SHOP, SHOPS, facts, save
 
@@ -35,11 +39,12 @@ from espalier.scoring.testing import FEATURES, JUNE, LATER, MAY, SEPTEMBER, SHOP
 def run(
     model: FetchedModel,
     dsn: str,
-    output: Path,
+    output: Path | str,
     *,
     as_of: date = JUNE,
     partitions: int = 4,
-    scheduler: str = "threads",
+    scheduler: Any = "threads",
+    progress: Progress | None = None,
 ) -> Scored:
     return score_with(
         model,
@@ -49,6 +54,7 @@ def run(
         output=output,
         partitions=partitions,
         scheduler=scheduler,
+        progress=progress,
     )
 
 
@@ -61,7 +67,7 @@ def test_every_entity_once_with_the_score_of_the_model(
     dsn: str, model: FetchedModel, pipeline: Any, tmp_path: Path
 ) -> None:
     done = run(model, dsn, tmp_path)
-    assert (done.rows, done.version, done.output) == (SHOPS, "5", tmp_path)
+    assert (done.rows, done.version, done.output) == (SHOPS, "5", str(tmp_path))
     assert (done.written, done.kept) == (4, 0)
     assert list(files(tmp_path)) == [f"part-0000{number}.parquet" for number in range(4)]
     # A Parquet reader takes the folder as one table; the files beside the parts do not disturb.
@@ -179,7 +185,7 @@ def test_a_killed_run_is_taken_up(dsn: str, model: FetchedModel, tmp_path: Path)
     after = files(output)
     assert {name: after[name] for name in before} == before
     assert pq.read_table(output)["shop_id"].to_pylist() == list(facts(JUNE)["shop_id"])
-    assert sorted(path.name for path in output.iterdir()) == ["_LOCK", "_SUCCESS.json", *after]
+    assert sorted(path.name for path in output.iterdir()) == ["_SUCCESS.json", *after]
 
 
 def test_the_folder_of_another_run_is_refused(
@@ -204,10 +210,14 @@ def test_a_file_that_is_no_part_is_refused(dsn: str, model: FetchedModel, tmp_pa
 
 
 def test_two_runs_into_one_folder(dsn: str, model: FetchedModel, tmp_path: Path) -> None:
-    with (tmp_path / "_LOCK").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with connect(dsn) as other:
+        other.execute(
+            "SELECT pg_advisory_lock(hashtextextended('espalier scores into ' || %s, 0))",
+            [str(tmp_path)],
+        )
         with pytest.raises(CheckRefused, match="another run writes to"):
             run(model, dsn, tmp_path)
+        run(model, dsn, tmp_path / "beside")
     assert run(model, dsn, tmp_path).written == 4
 
 
@@ -249,6 +259,45 @@ def test_nothing_to_score(dsn: str, model: FetchedModel, tmp_path: Path, day: da
 def test_no_partition(dsn: str, model: FetchedModel, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="0 partitions"):
         run(model, dsn, tmp_path, partitions=0)
+
+
+def test_progress_is_told(dsn: str, model: FetchedModel, tmp_path: Path) -> None:
+    said = io.StringIO()
+    run(model, dsn, tmp_path, progress=Progress(every=0, stream=said), scheduler="synchronous")
+    lines = said.getvalue().splitlines()
+    assert len(lines) == 4
+    assert lines[-1].startswith(f"score: 4 of 4 parts, {SHOPS:,} rows, ")
+    (tmp_path / "part-00002.parquet").unlink()
+    run(model, dsn, tmp_path, progress=Progress(every=0, stream=said))
+    kept, last = said.getvalue().splitlines()[4:]
+    assert kept == "score: 3 of 4 parts are there already"
+    assert last.startswith("score: 4 of 4 parts, ")
+
+
+def test_a_url(dsn: str, model: FetchedModel, tmp_path: Path) -> None:
+    """Any that fsspec knows; its memory stands for an object store."""
+    url = f"memory://{tmp_path.name}/scores"
+    assert run(model, dsn, url).written == 4
+    system = fsspec.filesystem("memory")
+    found = pq.read_table(f"/{tmp_path.name}/scores", filesystem=system)
+    assert found["shop_id"].to_pylist() == list(facts(JUNE)["shop_id"])
+    system.rm(f"/{tmp_path.name}/scores/part-00001.parquet")
+    again = run(model, dsn, url)
+    assert (again.written, again.kept) == (1, 3)
+    assert system.exists(f"/{tmp_path.name}/scores/_SUCCESS.json")
+
+
+@pytest.mark.parametrize("output", ["nonsense://bucket/scores", "s3:///"])
+def test_a_url_that_cannot_be_used(dsn: str, model: FetchedModel, output: str) -> None:
+    with pytest.raises((ConfigurationError, DependencyUnreachable)):
+        run(model, dsn, output)
+
+
+def test_a_scheduler_that_is_none(dsn: str, model: FetchedModel, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="'thread' is no scheduler"):
+        run(model, dsn, tmp_path, scheduler="thread")
+    with pytest.raises(DependencyUnreachable, match="does not answer"):
+        run(model, dsn, tmp_path, scheduler=f"tcp://127.0.0.1:{free_port()}")
 
 
 def test_a_model_of_other_features(dsn: str, model: FetchedModel, tmp_path: Path) -> None:

@@ -1,0 +1,118 @@
+"""Which prediction answers for which label: the two joined, as NumPy columns.
+
+A label of time t tells what happened in the horizon after t. The prediction that answers for it is
+the last one served for the entity from t on and within the declared `served_within`, of features
+that are not newer than t (features that the caller gave have no time and are left out). Earlier ones were about another horizon. Later ones, or ones of newer
+features, could have known part of what the label tells. When two versions served an entity in that
+time, each answers for what it served, so numbers are by version and by role.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, LiteralString
+
+import numpy as np
+import numpy.typing as npt
+from psycopg import sql
+
+from espalier.features import history
+from espalier.features.columns import read_columns
+from espalier.postgres.connect import Connection
+from espalier.project import Project
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """The scores that one version served in one role, and what came true; one row an entity.
+
+    `entities` numbers the labelled entities of the label time, the same for every version, in
+    rising order; `feature_times` are datetime64 in UTC. `unserved` labels have no row.
+    """
+
+    model_version: str
+    shadow: bool
+    entities: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.bool_]
+    scores: npt.NDArray[np.float64]
+    feature_times: npt.NDArray[np.datetime64]
+    unserved: int
+
+
+def label_times(connection: Connection, project: Project, *, as_of: date) -> list[date]:
+    """The label times of which labels are known by `as_of`, oldest first."""
+    rows = connection.execute(
+        _format(
+            project,
+            "SELECT DISTINCT {instant} AS at FROM {labels} "
+            "WHERE known_at <= %(as_of)s AND {label} IS NOT NULL ORDER BY at",
+        ),
+        {"as_of": history.midnight(as_of)},
+    ).fetchall()
+    return [row[0].date() for row in rows]
+
+
+def answers(
+    connection: Connection, project: Project, *, label_time: date, as_of: date
+) -> list[Answers]:
+    """What each version served that the labels of `label_time`, as known by `as_of`, answer."""
+    query = _format(
+        project,
+        'WITH labels AS (SELECT row_number() OVER (ORDER BY entity COLLATE "C") AS number, * FROM ('
+        " SELECT DISTINCT ON ({key}) {key}::text AS entity, {label} AS label FROM {labels}"
+        " WHERE {instant} = %(time)s AND known_at <= %(as_of)s"
+        " ORDER BY {key}, known_at DESC, snapshot_id DESC) AS newest WHERE label IS NOT NULL), "
+        "served AS (SELECT DISTINCT ON (model_version, shadow, entity_id) model_version,"
+        " shadow, entity_id, score, feature_time FROM espalier.predictions"
+        " WHERE project = %(project)s AND served_at >= %(time)s"
+        " AND served_at < %(time)s + %(within)s::interval AND feature_time <= %(time)s"
+        " ORDER BY model_version, shadow, entity_id, served_at DESC) "
+        "SELECT number, shadow, label, score, feature_time, model_version FROM labels"
+        " JOIN served ON entity_id = entity ORDER BY model_version, shadow, number",
+    )
+    parameters: dict[str, Any] = {
+        "project": project.name,
+        "time": history.midnight(label_time),
+        "as_of": history.midnight(as_of),
+        "within": project.monitoring.served_within,
+    }
+    number, shadow, label, score, feature_time, version = read_columns(
+        connection, query, ("int8", "bool", "bool", "float8", "timestamptz", "text"), parameters
+    )
+    total = connection.execute(
+        _format(
+            project,
+            "SELECT count(DISTINCT {key}) FROM {labels} "
+            "WHERE {instant} = %(time)s AND known_at <= %(as_of)s AND {label} IS NOT NULL",
+        ),
+        parameters,
+    ).fetchone()
+    assert total is not None, "an aggregate gives a row"
+    found = []
+    for name in sorted(set(version), key=lambda text: (len(text), text)):
+        for role in (False, True):
+            rows = (version == name) & (shadow == role)
+            if rows.any():
+                found.append(
+                    Answers(
+                        model_version=name,
+                        shadow=role,
+                        entities=number[rows],
+                        labels=label[rows],
+                        scores=score[rows],
+                        feature_times=feature_time[rows],
+                        unserved=int(total[0] - rows.sum()),
+                    )
+                )
+    return found
+
+
+def _format(project: Project, query: LiteralString) -> sql.Composed:
+    table = project.table(project.label.table)
+    return sql.SQL(query).format(
+        key=sql.Identifier(project.entity.join_key),
+        label=sql.Identifier(project.label.column),
+        labels=history.relation(project, table.name),
+        instant=history.as_instant(table, project.label.time),
+    )

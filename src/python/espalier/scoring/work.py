@@ -1,0 +1,88 @@
+"""One part of a run: read a range of keys, score it, write it. Runs in any process, anywhere."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from espalier.features import point_in_time
+from espalier.postgres.connect import connect
+from espalier.project import Project
+from espalier.registry.download import FetchedModel
+from espalier.registry.manifest import ModelManifest
+from espalier.scoring.plan import Part, Plan
+from espalier.serving.loading import open_scorer
+from espalier.serving.scorer import checked
+
+
+class Sink(Protocol):
+    """Where the scores of a run go to, and what is there already. Travels to other processes."""
+
+    def missing(self, plan: Plan) -> list[Part]:
+        """The parts that are still to be written; what is there and belongs to no part goes."""
+
+    def write(self, part: Part, table: pa.Table) -> None:
+        """Store one part, whole or not at all; a part that is there already stays as it is."""
+
+    def close(self, plan: Plan) -> int:
+        """Make the complete run known; the number of its rows."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a worker needs beside its part; the model goes along as bytes."""
+
+    project: Project
+    as_of: date
+    dsn: str
+    version: str
+    manifest: ModelManifest
+    content: bytes
+    sink: Sink
+
+
+def job(model: FetchedModel, project: Project, *, as_of: date, dsn: str, sink: Sink) -> Job:
+    """A job of a model on this machine."""
+    content = model.path.read_bytes()
+    return Job(project, as_of, dsn, model.version, model.manifest, content, sink)
+
+
+def score_part(job: Job, part: Part) -> int:
+    """Score the part's entities and write them; how many they are.
+
+    Raises:
+        ScoreInvalid: the model gave a score outside of 0 to 1.
+        DependencyUnreachable: PostgreSQL does not answer.
+        ConfigurationError: the output cannot be written.
+    """
+    with connect(job.dsn) as connection:
+        rows = point_in_time.features_at(
+            connection, job.project, when=job.as_of, first=part.first, before=part.before
+        )
+    features = list(job.manifest.features)
+    scores = np.empty(0)
+    if len(rows):
+        # A scorer opens a file and stays in its process, so each part opens it: milliseconds.
+        with tempfile.TemporaryDirectory(prefix="espalier-score-") as folder:
+            path = Path(folder, job.manifest.file)
+            path.write_bytes(job.content)
+            scorer = open_scorer(path, len(features))
+            scores = checked(scorer.run(rows[features].to_numpy(dtype=np.float64)))
+    key = job.project.entity.join_key
+    table = pa.table(
+        {
+            key: pa.array(rows[key]),
+            "score": pa.array(scores, pa.float64()),
+            "prediction": pa.array((scores >= job.manifest.threshold).astype(np.float64)),
+            "model_version": pa.array([job.version] * len(rows), pa.string()),
+            "feature_time": pa.array(rows["feature_time"], pa.timestamp("us", tz="UTC")),
+        }
+    )
+    job.sink.write(part, table)
+    return len(rows)
