@@ -1,4 +1,4 @@
-"""What a flow did, as its result and as a table in Prefect's UI."""
+"""What a flow or one of its steps did, as its result and as a page in Prefect's UI."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def publish(flow: str, facts: Mapping[str, Any], *, passed: bool = True) -> dict[str, Any]:
+def publish(
+    flow: str,
+    facts: Mapping[str, Any],
+    *,
+    passed: bool = True,
+    links: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """Give back the facts; inside a Prefect flow run also store them as its artifact.
 
     Args:
@@ -14,12 +20,25 @@ def publish(flow: str, facts: Mapping[str, Any], *, passed: bool = True) -> dict
         facts: What was done, by name, as values that JSON knows.
         passed: Whether the flow's gate or check, if it has one, said yes; a command line that
             ends with a no has exit code 1.
+        links: Addresses of pages that tell more, by their names.
     """
-    from prefect.artifacts import create_table_artifact
+    from prefect.artifacts import create_markdown_artifact
     from prefect.context import FlowRunContext
 
     told = {**facts, "passed": passed}
     if FlowRunContext.get() is not None:
-        rows = [{"fact": name, "value": str(value)} for name, value in told.items()]
-        create_table_artifact(table=rows, key=f"espalier-{flow}", description=f"What {flow} did")
+        create_markdown_artifact(
+            _page(told, links or {}), key=f"espalier-{flow}", description=f"What {flow} did"
+        )
     return told
+
+
+def _page(facts: Mapping[str, Any], links: Mapping[str, str]) -> str:
+    lines = [f"| {_cell(name)} | {_cell(value)} |" for name, value in facts.items()]
+    lines += [f"| {_cell(name)} | [{address}]({address}) |" for name, address in links.items()]
+    return "\n".join(["| fact | value |", "|---|---|", *lines, ""])
+
+
+def _cell(value: Any) -> str:
+    """One line, whose bars end no cell."""
+    return " ".join(str(value).split()).replace("|", "\\|")

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -16,23 +14,18 @@ from typing import Any
 
 import pytest
 
+from espalier.orchestration.testing import (
+    SEEDS,
+    Api,
+    interruptible_children,
+    running_prefect,
+)
 from espalier.postgres import embedded
 from espalier.postgres.connect import connect
 from espalier.postgres.migrate import migrate
 from espalier.processes import python_environment
 
-SEEDS = Path("data/seeds").absolute()
 PROGRAM = "churn-ingest.pex"
-
-
-@contextmanager
-def interruptible_children() -> Iterator[None]:
-    """Ignored signals are inherited, and who runs the tests may ignore SIGINT."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @dataclass(frozen=True)
@@ -137,3 +130,9 @@ def programs(server: embedded.Server, database: str, tmp_path: Path) -> Programs
             "ESPALIER_REPORTS_DIR": str(tmp_path / "reports"),
         },
     )
+
+
+@pytest.fixture(scope="module")
+def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    with running_prefect(tmp_path_factory.mktemp("prefect")) as api:
+        yield api

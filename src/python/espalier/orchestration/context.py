@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from espalier import settings
-from espalier.errors import ConfigurationError
+from espalier.errors import CheckRefused, ConfigurationError, DependencyUnreachable
+from espalier.monitoring.flow_runs import record_flow
 from espalier.orchestration.interruptible import interruptible
 from espalier.postgres.connect import connect
 from espalier.postgres.migrate import pending
@@ -24,8 +26,10 @@ class FlowContext:
 
 
 @contextmanager
-def begin(project: str) -> Iterator[FlowContext]:
+def begin(project: str, *, flow: str = "") -> Iterator[FlowContext]:
     """Read the settings, find the project, and look at the database; a SIGTERM ends it in order.
+
+    With the flow's name, how the run ended is recorded in espalier.flow_runs.
 
     Raises:
         ConfigurationError: a setting is not valid, there is no such project, or the database lacks
@@ -40,5 +44,32 @@ def begin(project: str) -> Iterator[FlowContext]:
             f"the database {begun.settings.postgres_db} lacks {missing} of this release's migrations",
             fix="apply them with: espalier migrate",
         )
-    with interruptible():
+    with _recorded(begun, flow) if flow else nullcontext(), interruptible():
         yield begun
+
+
+@contextmanager
+def _recorded(begun: FlowContext, flow: str) -> Iterator[None]:
+    started, state, detail = datetime.now(UTC), "completed", ""
+    try:
+        yield
+    except CheckRefused as error:
+        state, detail = "refused", str(error)
+        raise
+    except Exception as error:
+        state, detail = "failed", str(error)
+        raise
+    except BaseException:
+        state = "cancelled"
+        raise
+    finally:
+        # A database that is gone is the run's own error, if it has one, and no second one.
+        with suppress(DependencyUnreachable):
+            record_flow(
+                begun.settings.dsn,
+                project=begun.project.name,
+                flow=flow,
+                state=state,
+                started_at=started,
+                detail=detail,
+            )

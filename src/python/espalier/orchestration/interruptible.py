@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import FrameType
+from typing import Any
 
 
 @contextmanager
@@ -29,10 +31,26 @@ def interruptible() -> Iterator[None]:
         terminated = True
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = _replace(signal.getsignal(signal.SIGTERM), interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        _replace(interrupt, before)
         if terminated:
             signal.raise_signal(signal.SIGTERM)
+
+
+def _replace(old: Any, new: Any) -> Any:
+    """Put a handler of SIGTERM in force in the place of another; give that one back.
+
+    A worker tells a run that it is cancelled before it sends the signal, and Prefect takes the
+    message only while the handler in force is the one that it knows as its own: else a cancelled
+    run would for some seconds be taken for one that crashed.
+    """
+    engine: Any = sys.modules.get("prefect.utilities.engine")
+    known = engine is not None and engine._prefect_sigterm_handler is old  # noqa: SLF001  # see above
+    with engine._prefect_sigterm_bridge_lock if known else nullcontext():  # noqa: SLF001
+        signal.signal(signal.SIGTERM, new)
+        if known:
+            engine._prefect_sigterm_handler = new  # noqa: SLF001
+    return old

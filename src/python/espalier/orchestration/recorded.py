@@ -28,7 +28,7 @@ def run(flow: Any, values: Mapping[str, Any], *, api_url: str) -> dict[str, Any]
     """
     from prefect.exceptions import TerminationSignal
 
-    _check(api_url)
+    check(api_url)
     try:
         facts: dict[str, Any] = flow(**values)
     except TerminationSignal as error:
@@ -61,7 +61,13 @@ def delivered(*, seconds: float = 10.0) -> Iterator[None]:
         EventsWorker.drain_all(timeout=seconds)
 
 
-def _check(api_url: str) -> None:
+def check(api_url: str) -> None:
+    """Look whether a server that this Prefect can talk to answers.
+
+    Raises:
+        ConfigurationError: `api_url` is no http or https address.
+        DependencyUnreachable: it does not.
+    """
     from prefect.client.orchestration import get_client
 
     if urlsplit(api_url).scheme not in ("http", "https"):

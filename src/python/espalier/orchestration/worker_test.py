@@ -2,102 +2,21 @@
 
 from __future__ import annotations
 
-import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
 
 from espalier.orchestration.conftest import Ended, Programs, ended
-from espalier.orchestration.prefect_server import (
-    healthy,
-    prefect_environment,
-    prefect_server_command,
-)
+from espalier.orchestration.testing import Api
 from espalier.postgres import embedded
 from espalier.postgres.connect import connect
-from espalier.processes import Process, free_port, python_environment
 
 AS_OF = "--as-of=1997-06-30"
-ENTRYPOINT = "espalier.orchestration.flows.ingest:ingest"
-
-
-@dataclass(frozen=True)
-class Api:
-    """A Prefect server's API."""
-
-    url: str
-    client: httpx.Client
-
-    def ask(self, path: str, **body: Any) -> Any:
-        """The answer to a POST."""
-        answer = self.client.post(path, json=body)
-        assert answer.is_success, answer.text
-        return answer.json()
-
-    def runs(self) -> list[dict[str, Any]]:
-        """All flow runs, newest first."""
-        found: list[dict[str, Any]] = self.ask("/flow_runs/filter", sort="EXPECTED_START_TIME_DESC")
-        return found
-
-    def state(self, run: str) -> tuple[str, str]:
-        """The name and the message of a run's state."""
-        state = self.client.get(f"/flow_runs/{run}").json()["state"]
-        return state["name"], state["message"] or ""
-
-    def artifact(self, run: str) -> dict[str, str]:
-        """What the run's artifact tells."""
-        wanted = {"flow_run_id": {"any_": [run]}, "key": {"like_": "espalier-"}}
-        [found] = self.ask("/artifacts/filter", artifacts=wanted)
-        assert found["type"] == "table"
-        # Prefect keeps a table as JSON text.
-        rows = httpx.Response(200, text=found["data"]).json()
-        return {row["fact"]: row["value"] for row in rows}
-
-    def deploy(self, name: str, **parameters: str) -> str:
-        """Make a deployment of the ingest flow, named as a module, and a run of it; its id."""
-        pool = self.ask("/work_pools/", name=name, type="process")["name"]
-        command = shlex.join([sys.executable, "-m", "espalier.orchestration.entry", ENTRYPOINT])
-        deployment = self.ask(
-            "/deployments/",
-            name=name,
-            flow_id=self.ask("/flows/", name="ingest")["id"],
-            entrypoint=ENTRYPOINT,
-            parameters={"project": "churn", **parameters},
-            work_pool_name=pool,
-            job_variables={"command": command},
-            pull_steps=[],
-        )
-        run = self.ask(
-            f"/deployments/{deployment['id']}/create_flow_run",
-            state={"type": "SCHEDULED", "name": "Scheduled"},
-        )
-        identity: str = run["id"]
-        return identity
-
-
-@pytest.fixture(scope="module")
-def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    home = tmp_path_factory.mktemp("prefect")
-    port = free_port()
-    url = f"http://127.0.0.1:{port}/api"
-    process = Process(
-        "Prefect",
-        prefect_server_command(port),
-        log=home / "server.log",
-        env={**python_environment(), **prefect_environment(home)},
-    )
-    with process:
-        process.wait_until(lambda: healthy(url), seconds=180)
-        with httpx.Client(base_url=url, timeout=30) as client:
-            yield Api(url, client)
 
 
 @pytest.fixture
@@ -114,6 +33,7 @@ def test_a_run_from_a_shell_is_recorded_with_what_it_did(recorded: Programs, pre
     assert prefect.state(run["id"])[0] == "Completed"
     assert run["parameters"]["as_of"] == "1997-06-30"
     told = prefect.artifact(run["id"])
+    assert told.pop("validation").startswith("[file:///")
     assert told == {name: str(value) for name, value in done.facts.items()}
 
 
@@ -124,7 +44,8 @@ def test_a_run_that_fails_is_recorded_with_the_reason(
     done = recorded.run(AS_OF, "--source=empty")
     assert done.code == 4
     assert done.reason == (
-        "empty: no users.csv, features.csv, labels.csv; a batch holds one file for each table"
+        "empty: no users.csv, features.csv, labels.csv; "
+        "a batch holds one file for each table: .csv, .csv.gz or .parquet"
     )
     name, message = prefect.state(prefect.runs()[0]["id"])
     assert name == "Failed"

@@ -8,7 +8,7 @@ from typing import Any
 from prefect import flow
 
 from espalier.features import feast_store
-from espalier.orchestration import context
+from espalier.orchestration import context, steps
 from espalier.orchestration.artifact import publish
 
 
@@ -20,7 +20,11 @@ def materialize(project: str, as_of: date) -> dict[str, Any]:
         project: The ML product.
         as_of: The day whose knowledge is loaded.
     """
-    with context.begin(project) as begun:
+    return steps.run("materialize", lambda: _materialize(project, as_of))
+
+
+def _materialize(project: str, as_of: date) -> dict[str, Any]:
+    with context.begin(project, flow="materialize") as begun:
         configured, product = begun.settings, begun.project
         feast_store.apply(product, dsn=configured.dsn)
         end = datetime.combine(as_of, time(), tzinfo=UTC)

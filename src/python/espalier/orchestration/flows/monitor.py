@@ -1,4 +1,4 @@
-"""The monitor flow: have the features moved away from what the model was trained on?"""
+"""The monitor flow: is the model still looking at the world that it was trained on, and how well?"""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from prefect import flow
 
-from espalier.monitoring import drift
+from espalier.monitoring import consistency, drift, live
 from espalier.orchestration import context
 from espalier.orchestration.artifact import publish
 from espalier.registry.download import fetch_version
@@ -18,13 +18,13 @@ from espalier.registry.manifest import CHAMPION
 
 @flow(name="monitor")
 def monitor(project: str, as_of: date) -> dict[str, Any]:
-    """Compare the features of a day with those the champion was trained on.
+    """Look at a day's drift, at what was served against its labels, and online against offline.
 
     Args:
         project: The ML product.
         as_of: The day whose features are looked at.
     """
-    with context.begin(project) as begun:
+    with context.begin(project, flow="monitor") as begun:
         configured, product = begun.settings, begun.project
         with TemporaryDirectory() as scratch:
             champion = fetch_version(
@@ -38,15 +38,44 @@ def monitor(project: str, as_of: date) -> dict[str, Any]:
             model_version=champion.version,
             trained_as_of=date.fromisoformat(champion.manifest.provenance["as_of"]),
         )
+        performance = live.measure(product, as_of=as_of, dsn=configured.dsn)
+        compared = consistency.check(product, as_of=as_of, dsn=configured.dsn)
         return publish(
             "monitor",
             {
                 "drift": found.verdict,
+                "drifted today": found.window,
+                "windows": f"{sum(w.drifted for w in found.windows)} of {len(found.windows)} "
+                f"drifted, {product.monitoring.windows_k} are needed",
                 "share": found.share,
                 "drifted": list(found.drifted),
+                "trends that moved": list(found.trending),
                 "target drift": found.target.drifted if found.target else None,
+                "served otherwise": None
+                if found.served is None
+                else [name for name, column in found.served.items() if column.drifted],
+                "quality failed": list(found.failed_quality),
+                "live": [_told(one) for one in performance.performances],
+                "shadow less champion": [_difference(one) for one in performance.comparisons],
+                "online unlike offline": f"{compared.mismatched} of {compared.rows} predictions",
                 "html": str(found.html),
                 "json": str(found.json),
             },
             passed=not found.verdict,
         )
+
+
+def _told(one: live.Performance) -> str:
+    auc = one.metrics["roc_auc"]
+    return (
+        f"{one.label_time} {one.role} {one.model_version}: ROC-AUC {auc.value:.3f} "
+        f"({auc.interval.low:.3f} to {auc.interval.high:.3f}) of {one.rows} answers"
+    )
+
+
+def _difference(one: live.ShadowComparison) -> str:
+    auc = one.differences["roc_auc"]
+    return (
+        f"{one.label_time} {one.shadow} less {one.champion}: ROC-AUC {auc.value:+.3f} "
+        f"({auc.interval.low:+.3f} to {auc.interval.high:+.3f}) on {one.rows} rows"
+    )

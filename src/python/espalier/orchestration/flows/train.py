@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 from prefect import flow
 
-from espalier.orchestration import context
+from espalier import settings
+from espalier.orchestration import context, steps
 from espalier.orchestration.artifact import publish
+from espalier.registry.rest import MlflowRest
 from espalier.training import train as training
+from espalier.training.program import identify
 
 
 @flow(name="train")
@@ -20,7 +24,11 @@ def train(project: str, as_of: date) -> dict[str, Any]:
         project: The ML product.
         as_of: The day whose knowledge is trained on.
     """
-    with context.begin(project) as begun:
+    return steps.run("train", lambda: _train(project, as_of))
+
+
+def _train(project: str, as_of: date) -> dict[str, Any]:
+    with context.begin(project, flow="train") as begun:
         configured, product = begun.settings, begun.project
         trained = training.train(
             product,
@@ -28,6 +36,11 @@ def train(project: str, as_of: date) -> dict[str, Any]:
             dsn=configured.dsn,
             tracking_uri=configured.mlflow_tracking_uri,
             who=configured.who,
+            program=identify(
+                pex=settings.running_pex(),
+                baked_commit=configured.git_commit,
+                folder=Path.cwd(),
+            ),
         )
         return publish(
             "train",
@@ -40,6 +53,18 @@ def train(project: str, as_of: date) -> dict[str, Any]:
                 "validated on": trained.validation_time.isoformat(),
                 "metrics": dict(trained.metrics),
                 "baseline": dict(trained.baseline),
+                "format": trained.format,
+                # The gate's checks, each with its verdict and reason.
+                **{f"gate: {check.name}": check.told() for check in trained.checks},
             },
             passed=trained.promoted,
+            links={"MLflow": _page(configured.mlflow_tracking_uri, trained.run_id)},
         )
+
+
+def _page(tracking_uri: str, run_id: str) -> str:
+    """The run's page in MLflow."""
+    with MlflowRest(tracking_uri) as mlflow:
+        run = mlflow.get("runs/get", {"run_id": run_id}) or {}
+    experiment = run.get("run", {}).get("info", {}).get("experiment_id", "0")
+    return f"{tracking_uri}/#/experiments/{experiment}/runs/{run_id}"
