@@ -73,6 +73,12 @@ class BadData(EspalierError):
     reason, code, exit_code = "BAD_DATA", "INVALID_ARGUMENT", 4
 
 
+class BatchLate(EspalierError):
+    """A batch did not come within the time that it was waited for."""
+
+    reason, code, exit_code = "BATCH_LATE", "UNAVAILABLE", 3
+
+
 class CheckRefused(EspalierError):
     """A check or a gate said no; what was there before stays in force."""
 
@@ -121,6 +127,12 @@ class EntityUnknown(EspalierError):
     reason, code, exit_code = "ENTITY_UNKNOWN", "NOT_FOUND", 2
 
 
+class FeaturesUnusable(EspalierError):
+    """The entity's features are missing or stale, and the project refuses to predict with them."""
+
+    reason, code, exit_code = "FEATURES_UNUSABLE", "FAILED_PRECONDITION", 1
+
+
 class InvalidRequest(UsageError):
     """A request's fields are outside of what the contract allows."""
 
@@ -131,6 +143,18 @@ class Overloaded(EspalierError):
     """The queue is full; try again after a pause."""
 
     reason, code = "OVERLOADED", "RESOURCE_EXHAUSTED"
+
+
+class RateLimited(Overloaded):
+    """The caller has used up its rate; try again after a pause."""
+
+    reason = "RATE_LIMITED"
+
+
+class Unauthenticated(EspalierError):
+    """The call needs a valid token."""
+
+    reason, code, exit_code = "UNAUTHENTICATED", "UNAUTHENTICATED", 2
 
 
 class DeadlineTooShort(EspalierError):

@@ -16,6 +16,7 @@ GRPC_NAMES = {
     "RESOURCE_EXHAUSTED",
     "DEADLINE_EXCEEDED",
     "INTERNAL",
+    "UNAUTHENTICATED",
 }
 TREE = [
     kind

@@ -16,6 +16,7 @@ from typing import Any
 
 from espalier.contract import ColumnType, Table
 from espalier.errors import ConfigurationError
+from espalier.policies import Decision, Gate, Monitoring, Retraining, Search, Serving, Slice
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
@@ -57,20 +58,6 @@ class Label:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gate:
-    """What a model must show before it is promoted.
-
-    `metric` is the main one (higher is better). A challenger may be worse than the champion, or
-    for the first model than the baseline, by no more than `margin`; the paired bootstrap interval
-    at `confidence` decides.
-    """
-
-    metric: str = "roc_auc"
-    margin: float = 0.01
-    confidence: float = 0.95
-
-
-@dataclass(frozen=True, kw_only=True)
 class Calendar:
     """When batches come: `month_000` is known on `first`, each later one a month end later."""
 
@@ -80,6 +67,11 @@ class Calendar:
         """The month end at which batch number `month` is known."""
         index = self.first.year * 12 + self.first.month + month
         return date(index // 12, index % 12 + 1, 1) - timedelta(days=1)
+
+    def newest(self, today: date) -> date:
+        """The newest batch day up to a day, which is not before the first."""
+        months = (today.year - self.first.year) * 12 + today.month - self.first.month
+        return self.as_of(months if self.as_of(months) <= today else months - 1)
 
     def month(self, as_of: date) -> int:
         """The batch number known on `as_of`; raises ConfigurationError when none is."""
@@ -97,9 +89,11 @@ class Project:
     """One ML product.
 
     `estimator` and `baseline` name a function as `module:function` that returns an unfitted
-    scikit-learn classifier over the view's features in declared order; they are named rather than
-    imported so that the prediction server does not carry what only training needs. `full_data` may
-    name one that writes all batches into a folder, where the repository holds only a sample.
+    scikit-learn classifier over the view's features in declared order, called with `seed=` and, the
+    estimator, with the settings of `search`; they are named rather than imported so that the
+    prediction server does not carry what only training needs. `calibration` of the scores is
+    "none", "sigmoid" or "isotonic". `full_data` may name one that writes all batches into a folder,
+    where the repository holds only a sample.
     """
 
     name: str
@@ -112,6 +106,13 @@ class Project:
     baseline: str
     calendar: Calendar
     gate: Gate = field(default_factory=Gate)
+    serving: Serving = field(default_factory=Serving)
+    search: Search = field(default_factory=Search)
+    calibration: str = "none"
+    decision: Decision = field(default_factory=Decision)
+    slices: tuple[Slice, ...] = ()
+    monitoring: Monitoring = field(default_factory=Monitoring)
+    retraining: Retraining = field(default_factory=Retraining)
     full_data: str | None = None
     seed: int = 0
 
@@ -144,6 +145,47 @@ class Project:
                 raise ConfigurationError(f"table {table.name} needs an event_time")
         if labels.column(self.label.column).type is not ColumnType.BOOLEAN:
             raise ConfigurationError(f"label {self.label.column} must be BOOLEAN")
+        self._check_training()
+        self._check_monitoring()
+
+    def _check_training(self) -> None:
+        if self.calibration not in ("none", "sigmoid", "isotonic"):
+            raise ConfigurationError(
+                f"calibration {self.calibration!r} of project {self.name}",
+                fix="use none, sigmoid or isotonic",
+            )
+        names = [segment.name for segment in self.slices]
+        for segment in self.slices:
+            if segment.feature not in self.view.features:
+                raise ConfigurationError(
+                    f"slice {segment.name} of project {self.name} is by {segment.feature}",
+                    fix=f"use a feature of view {self.view.name}",
+                )
+            if not segment.minimum < segment.maximum or names.count(segment.name) > 1:
+                raise ConfigurationError(
+                    f"slice {segment.name} of project {self.name} is empty or declared twice"
+                )
+        if unknown := set(self.gate.slices or ()) - set(names):
+            raise ConfigurationError(
+                f"the gate of project {self.name} names undeclared slices: "
+                f"{', '.join(sorted(unknown))}"
+            )
+
+    def _check_monitoring(self) -> None:
+        columns = self.monitoring.columns
+        for column in columns:
+            if column.name not in self.view.features:
+                raise ConfigurationError(
+                    f"project {self.name} monitors {column.name}",
+                    fix=f"use a feature of view {self.view.name}",
+                )
+        if len({column.name for column in columns}) < len(columns):
+            raise ConfigurationError(f"project {self.name} monitors a feature twice")
+        if all(self.monitoring.of(name).trend for name in self.view.features):
+            raise ConfigurationError(
+                f"every feature of project {self.name} is a trend",
+                fix="leave one that can tell drift",
+            )
 
     def table(self, name: str) -> Table:
         """The table of that name; raises ConfigurationError when there is none."""

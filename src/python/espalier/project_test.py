@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from churn.project import FEATURES, LABELS, PROJECT
 from espalier.contract import ColumnType
 from espalier.errors import ConfigurationError
+from espalier.policies import Decision, Gate, Search, Slice
 from espalier.project import Calendar, load_function, load_project
 
 
@@ -42,11 +43,29 @@ def test_load_function_refuses_what_is_no_function(reference):
         ({"view": replace(PROJECT.view, table="users", features=())}, "needs an event_time"),
         ({"label": replace(PROJECT.label, column="user_id")}, "must be BOOLEAN"),
         ({"tables": (replace(FEATURES, key=("nope",)), LABELS)}, "no column nope"),
+        ({"calibration": "platt"}, "use none, sigmoid or isotonic"),
+        ({"slices": (Slice(name="old", feature="age"),), "gate": Gate()}, "old of project churn"),
+        ({"slices": (Slice(name="s", feature="orders_90d", minimum=2, maximum=2),)}, "is empty"),
+        ({"slices": (Slice(name="s", feature="orders_90d"),) * 2}, "declared twice"),
+        ({"gate": Gate(slices=("whales",))}, "undeclared slices: whales"),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(change, message):
     with pytest.raises(ConfigurationError, match=message):
         replace(PROJECT, **change)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Decision(objective="profit"), "balanced_accuracy, f1 or cost"),
+        (lambda: Decision(objective="cost", false_negative=0), "above 0"),
+        (lambda: Search(folds=0), "at least one trial and one fold"),
+    ],
+)
+def test_training_that_cannot_be_is_refused(make, message):
+    with pytest.raises(ConfigurationError, match=message):
+        make()
 
 
 def test_column_types_are_postgresql_names():

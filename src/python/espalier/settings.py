@@ -48,16 +48,35 @@ class Settings:
     state_dir: Path = _var(
         "ESPALIER_STATE_DIR", Path(".espalier"), "quickstart's database, servers' files and logs"
     )
+    artifacts: str = _var(
+        "ESPALIER_ARTIFACTS",
+        "",
+        "quickstart's MLflow store: a folder or a URI as s3://bucket/path; default: its state folder",
+    )
+    pex_store: str = _var(
+        "ESPALIER_PEX_STORE",
+        ".espalier/pex",
+        "where deploy puts PEXes and workers fetch them: a folder or a URL that fsspec knows",
+    )
+    pex_cache: Path = _var(
+        "ESPALIER_PEX_CACHE", Path("~/.cache/espalier/pex"), "a worker host's PEXes, by digest"
+    )
     grpc_address: str = _var(
         "ESPALIER_GRPC_ADDRESS", "127.0.0.1:50051", "where the prediction server serves gRPC"
     )
     http_address: str = _var(
         "ESPALIER_HTTP_ADDRESS", "127.0.0.1:8000", "where it serves HTTP; empty for gRPC alone"
     )
+    exporter_address: str = _var(
+        "ESPALIER_EXPORTER_ADDRESS", "127.0.0.1:9108", "where the exporter answers Prometheus"
+    )
     model_poll_seconds: float = _var(
         "ESPALIER_MODEL_POLL_SECONDS", 5.0, "how often the server asks the registry for champion"
     )
     log_level: str = _var("ESPALIER_LOG_LEVEL", "INFO", "the lowest level that is logged")
+    git_commit: str = _var(
+        "ESPALIER_GIT_COMMIT", "", "the commit a PEX was built from, -dirty if so; a checkout wins"
+    )
     actor: str = _var("ESPALIER_ACTOR", "", "who acts, for snapshots and ledger; default: the user")
 
     @property
@@ -110,6 +129,12 @@ def read(environ: Mapping[str, str]) -> Settings:
                 fix=f"it is {item.metadata['meaning']}; default {item.default}",
             ) from error
     return Settings(**values)
+
+
+def running_pex() -> Path | None:
+    """The PEX that this process was started from, as PEX itself says; None without one."""
+    pex = os.environ.get("PEX")
+    return Path(pex) if pex else None
 
 
 def load() -> Settings:

@@ -72,13 +72,16 @@ class Loop:
         from espalier.orchestration.flows.ingest import ingest
 
         with self._console.step("ingest") as step:
-            new = rows = 0
+            new = rows = faulty = 0
             for as_of, source in months.items():
                 facts = self._run(ingest, as_of=as_of, source=source)
                 new += facts["status"] == "stored"
                 rows += sum(facts["new rows"].values())
+                faulty += sum(facts["quarantined"].values())
                 self._as_of = as_of
             step.note(f"{new} new snapshots of {len(months)} batches, {rows:,} new rows")
+            if faulty:
+                step.note(f"{faulty:,} in quarantine")
 
     def materialize(self) -> None:
         """Put the newest features into the online store."""

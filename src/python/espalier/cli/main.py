@@ -34,8 +34,16 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--model", default="", help="the model, where the server has several")
     predict.add_argument("--address", help="HOST:PORT; default: ESPALIER_GRPC_ADDRESS")
     predict.set_defaults(run=_predict)
+    _add_models(commands.add_parser("models", help="model versions: list, promote, roll back"))
+    _add_reproduce(commands.add_parser("reproduce", help="train a version again and compare it"))
+    _add_exporter(commands.add_parser("exporter", help="tell Prometheus what monitoring stored"))
+    _add_deploy(
+        commands.add_parser("deploy", help="bring Prefect's deployments to what is declared")
+    )
+    _add_worker(commands.add_parser("worker", help="run the deployments' PEXes on this host"))
     migrate = commands.add_parser("migrate", help="bring the database to this release's schema")
     migrate.set_defaults(run=_migrate)
+    _add_quarantine(commands.add_parser("quarantine", help="list, show and replay faulty rows"))
     return parser
 
 
@@ -44,6 +52,43 @@ def _add_quickstart(parser: argparse.ArgumentParser) -> None:
 
     quickstart.add_arguments(parser)
     parser.set_defaults(run=quickstart.run)
+
+
+def _add_models(parser: argparse.ArgumentParser) -> None:
+    from espalier.cli import models
+
+    models.add_arguments(parser)
+
+
+def _add_reproduce(parser: argparse.ArgumentParser) -> None:
+    from espalier.cli import reproduce
+
+    reproduce.add_arguments(parser)
+    parser.set_defaults(run=reproduce.run)
+
+
+def _add_quarantine(parser: argparse.ArgumentParser) -> None:
+    from espalier.cli import quarantine
+
+    quarantine.add_arguments(parser)
+
+
+def _add_deploy(parser: argparse.ArgumentParser) -> None:
+    from espalier.cli import deploy
+
+    deploy.add_deploy_arguments(parser)
+
+
+def _add_worker(parser: argparse.ArgumentParser) -> None:
+    from espalier.cli import deploy
+
+    deploy.add_worker_arguments(parser)
+
+
+def _add_exporter(parser: argparse.ArgumentParser) -> None:
+    from espalier.cli import exporter
+
+    exporter.add_arguments(parser)
 
 
 def _predict(options: argparse.Namespace) -> int:

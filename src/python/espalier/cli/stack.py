@@ -108,7 +108,7 @@ def running(folder: Path, settings: Settings) -> Iterator[Stack]:
         )
         mlflow = Process(
             "MLflow",
-            mlflow_server_command(folder / "mlflow", mlflow_port),
+            mlflow_server_command(settings.artifacts or folder / "mlflow", mlflow_port),
             log=logs / "mlflow.log",
             env={**python_environment(), **mlflow_server_environment(server.dsn("mlflow"))},
         )

@@ -109,4 +109,6 @@ def _drift(drift: Mapping[str, Any]) -> list[str]:
     lines = [f"{verdict}; {drift['share']:.0%} of the features moved{which}"]
     if drift["target drift"] is not None:
         lines.append("the labels moved" if drift["target drift"] else "the labels did not move")
+    if "windows" in drift:
+        lines.append(f"windows: {drift['windows']}")
     return [*lines, str(drift["html"])]

@@ -1,0 +1,170 @@
+"""Predict against the usual template and against a bare echo, in one run, side after side.
+
+Run it by `./pants run benchmarks/serving/compare_benchmark.py -- --rounds 5`.
+
+Needs ghz and wrk on PATH. Each round starts every side anew and loads it alone, by the same client
+on the same cores; sides take turns, the order turns round every round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from measure import machine, markdown
+from serving import load, servers
+from serving.load import Load
+from serving.place import Place, prepared
+from serving.servers import Side
+
+_METHOD = "espalier.prediction.v1.PredictionService/Predict"
+_OURS_GRPC, _ECHO, _OURS_HTTP, _TEMPLATE = "ours gRPC", "echo gRPC", "ours HTTP", "template HTTP"
+
+Start = Callable[[Place], AbstractContextManager[Side]]
+Call = Callable[[Side, int, float], Load]
+
+
+def main() -> None:
+    """Measure and print tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=Path("data/seeds"), help="churn's batches")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=5, help="of each load")
+    parser.add_argument("--callers", type=int, nargs="+", default=[1, 64])
+    parser.add_argument("--server", help="churn-server.pex; default: from source")
+    options = parser.parse_args()
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        prepared(options.data.absolute(), Path(scratch)) as place,
+    ):
+        sides: dict[str, tuple[Start, Call]] = {
+            _OURS_GRPC: (lambda p: servers.ours(p, program=options.server), _by_grpc(place)),
+            _ECHO: (servers.echo, _by_grpc(place)),
+            _OURS_HTTP: (lambda p: servers.ours(p, program=options.server), _by_http(place)),
+            _TEMPLATE: (servers.template, _by_http(place)),
+        }
+        found = _measure(place, sides, options.rounds, options.seconds, options.callers)
+        _tell(found, options.callers)
+        _tell_equal_load(place, options.seconds, options.rounds)
+        print(f"\n{machine()}; {len(place.entities):,} customers online")
+
+
+def _by_grpc(place: Place) -> Call:
+    messages: list[dict[str, object]] = [{"entity_id": name} for name in place.entities[:2000]]
+    return lambda side, callers, seconds: load.grpc(
+        side.grpc, _METHOD, messages, callers=callers, seconds=seconds
+    )
+
+
+def _by_http(place: Place) -> Call:
+    key = place.project.entity.join_key
+    bodies = [json.dumps({key: name}) for name in place.entities[:2000]]
+    return lambda side, callers, seconds: load.http(
+        side.http, "/predict", bodies, callers=callers, seconds=seconds
+    )
+
+
+def _measure(
+    place: Place,
+    sides: dict[str, tuple[Start, Call]],
+    rounds: int,
+    seconds: float,
+    callers: list[int],
+) -> dict[tuple[str, int], list[Load]]:
+    found: dict[tuple[str, int], list[Load]] = {}
+    for number in range(rounds):
+        names = list(sides)
+        for name in names if number % 2 == 0 else reversed(names):
+            start, call = sides[name]
+            with start(place) as side:
+                call(side, 8, 1.0)  # warms up connections, caches and code paths
+                for many in callers:
+                    one = call(side, many, seconds)
+                    found.setdefault((name, many), []).append(one)
+                    print(f"round {number + 1}: {name}, {many} callers: {one}", file=sys.stderr)
+    return found
+
+
+def _tell(found: dict[tuple[str, int], list[Load]], callers: list[int]) -> None:
+    lines = [
+        [
+            f"{name}, {many} callers",
+            *_three([load.rate for load in loads], ",.0f"),
+            *_three([load.p50 for load in loads], ".2f"),
+            *_three([load.p99 for load in loads], ".2f"),
+            str(sum(load.failed for load in loads)),
+        ]
+        for (name, many), loads in sorted(found.items(), key=lambda item: item[0][1])
+    ]
+    header = ["side", *_header("answers/s"), *_header("p50 ms"), *_header("p99 ms"), "failed"]
+    print(markdown(header, lines))
+    ratios = []
+    for many in callers:
+        for ours, theirs in ((_OURS_GRPC, _ECHO), (_OURS_HTTP, _TEMPLATE), (_OURS_GRPC, _TEMPLATE)):
+            pairs = list(zip(found[ours, many], found[theirs, many], strict=True))
+            ratios.append(
+                [
+                    f"{ours} / {theirs}, {many} callers",
+                    *_three([one.rate / other.rate for one, other in pairs], ".2f"),
+                    *_three([one.p50 - other.p50 for one, other in pairs], ".2f"),
+                ]
+            )
+    print()
+    print(markdown(["ratio of", *_header("answers/s"), *_header("p50 more ms")], ratios))
+
+
+def _tell_equal_load(place: Place, seconds: float, rounds: int) -> None:
+    """Latency at the load that the template bears: its own throughput at 8 callers, by 8 callers."""
+    call = _by_http(place)
+    pairs: list[tuple[Load, Load]] = []
+    for _ in range(rounds):
+        with servers.template(place) as side:
+            call(side, 8, 1.0)
+            theirs = call(side, 8, seconds)
+        messages: list[dict[str, object]] = [{"entity_id": name} for name in place.entities[:2000]]
+        with servers.ours(place) as side:
+            load.grpc(side.grpc, _METHOD, messages, callers=8, seconds=1)
+            ours = load.grpc(
+                side.grpc,
+                _METHOD,
+                messages,
+                callers=8,
+                seconds=seconds,
+                rate=max(1, round(theirs.rate)),
+            )
+        pairs.append((ours, theirs))
+    print("\nAt equal load, 8 callers:")
+    print(
+        markdown(
+            ["side", *_header("answers/s"), *_header("p99 ms")],
+            [
+                [
+                    name,
+                    *_three([p[i].rate for p in pairs], ",.0f"),
+                    *_three([p[i].p99 for p in pairs], ".2f"),
+                ]
+                for i, name in enumerate((_OURS_GRPC, _TEMPLATE))
+            ]
+            + [
+                ["ratio", "", "", "", *_three([a.p99 / b.p99 for a, b in pairs], ".3f")],
+            ],
+        )
+    )
+
+
+def _three(values: list[float], form: str) -> list[str]:
+    return [format(f(values), form) for f in (min, statistics.median, max)]
+
+
+def _header(name: str) -> list[str]:
+    return [f"{name} min", "median", "max"]
+
+
+if __name__ == "__main__":
+    main()

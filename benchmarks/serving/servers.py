@@ -1,0 +1,96 @@
+"""The sides of the comparison as processes of their own, one at a time."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from psycopg.conninfo import conninfo_to_dict
+
+from espalier.probe import answers
+from espalier.processes import Process, python_environment, reserved_port
+from serving.place import Place
+
+_PATIENCE_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class Side:
+    """A running server; an address is empty where it has none of that kind."""
+
+    process: Process
+    grpc: str = ""
+    http: str = ""
+
+
+@contextmanager
+def ours(place: Place, *arguments: str, program: str | None = None) -> Iterator[Side]:
+    """Our server, from source or from a PEX, with the options that people start it with."""
+    with ExitStack() as exits:
+        grpc, http = (f"127.0.0.1:{exits.enter_context(reserved_port())}" for _ in range(2))
+        command = (
+            [program]
+            if program
+            else [sys.executable, "-m", "espalier.serving.main", "--project", place.project.name]
+        )
+        process = exits.enter_context(
+            Process(
+                "our server",
+                [
+                    *(*command, "--grpc-address", grpc, "--http-address", http),
+                    *("--as-of", place.as_of.date().isoformat(), *arguments),
+                ],
+                log=place.folder / "ours.log",
+                env={**python_environment(), **_variables(place)},
+            )
+        )
+        process.wait_until(lambda: answers(f"http://{http}/ready"), seconds=_PATIENCE_SECONDS)
+        yield Side(process, grpc, f"http://{http}")
+
+
+@contextmanager
+def template(place: Place) -> Iterator[Side]:
+    """FastAPI, Feast's SDK over its PostgreSQL store, and scikit-learn."""
+    with (
+        reserved_port() as port,
+        Process(
+            "the template",
+            [
+                *(sys.executable, "-m", "serving.template_app"),
+                *(str(place.template_configuration), str(port)),
+            ],
+            log=place.folder / "template.log",
+            # scikit-learn's threads would fight over the cores.
+            env={**python_environment(), "OMP_NUM_THREADS": "1"},
+        ) as process,
+    ):
+        url = f"http://127.0.0.1:{port}"
+        process.wait_until(lambda: answers(f"{url}/health"), seconds=_PATIENCE_SECONDS)
+        yield Side(process, http=url)
+
+
+@contextmanager
+def echo(place: Place) -> Iterator[Side]:
+    """A bare grpc.aio server of the same messages."""
+    with reserved_port() as port:
+        log = place.folder / "echo.log"
+        address = f"127.0.0.1:{port}"
+        with Process(
+            "the echo server",
+            [sys.executable, "-m", "serving.echo_server", address],
+            log=log,
+            env=python_environment(),
+        ) as process:
+            process.wait_until(lambda: "ready" in log.read_text(), seconds=_PATIENCE_SECONDS)
+            yield Side(process, grpc=address)
+
+
+def _variables(place: Place) -> dict[str, str]:
+    parts = conninfo_to_dict(place.dsn)
+    names = {"host": "HOST", "port": "PORT", "user": "USER", "password": "PASSWORD", "dbname": "DB"}
+    return {
+        **{f"POSTGRES_{name}": str(parts[key]) for key, name in names.items() if key in parts},
+        "MLFLOW_TRACKING_URI": place.tracking_uri,
+    }
