@@ -21,7 +21,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
 
-from espalier.orchestration.conftest import interruptible_children
+from espalier.orchestration.testing import interruptible_children
 from espalier.postgres.connect import connect
 from espalier.postgres.embedded import USER, Server
 from espalier.prediction.v1 import prediction_pb2, prediction_pb2_grpc
