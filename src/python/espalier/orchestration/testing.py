@@ -43,8 +43,14 @@ class Api:
     client: httpx.Client
 
     def ask(self, path: str, **body: Any) -> Any:
-        """The answer to a POST."""
-        answer = self.client.post(path, json=body)
+        """The answer to a POST, asked as Prefect's client asks.
+
+        A server over SQLite answers 503 when another writer was first and nothing was done; its
+        protocol has the client ask again.
+        """
+        deadline = time.monotonic() + 30
+        while (answer := self.client.post(path, json=body)).status_code == 503:
+            assert time.monotonic() < deadline, answer.text
         assert answer.is_success, answer.text
         return answer.json()
 
