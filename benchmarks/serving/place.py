@@ -22,6 +22,7 @@ from espalier.postgres.connect import connect
 from espalier.postgres.migrate import migrate
 from espalier.project import Project, load_function, load_project
 from espalier.registry import mlflow_server
+from espalier.registry.trusted import TRUSTED
 from espalier.training.fitting import matrix
 from espalier.training.train import train
 
@@ -132,7 +133,7 @@ def _prepare_template(project: Project, dsn: str, folder: Path, end: datetime) -
     estimator = load_function(project.estimator)(seed=project.seed)
     estimator.fit(rows, labels)
     model = folder / "template_model"
-    mlflow.sklearn.save_model(estimator, str(model), skops_trusted_types=["numpy.dtype"])
+    mlflow.sklearn.save_model(estimator, str(model), skops_trusted_types=list(TRUSTED))
     told = {
         "feast": configuration,
         "model": str(model),
