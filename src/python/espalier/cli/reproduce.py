@@ -5,13 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from espalier import settings
 from espalier.cli.tables import table, wrapped
 from espalier.orchestration import context
-from espalier.training.program import identify
 
 if TYPE_CHECKING:
     from espalier.training.reproduce import Compared, Reproduction
@@ -46,11 +43,7 @@ def run(options: argparse.Namespace) -> int:
             dsn=configured.dsn,
             tracking_uri=configured.mlflow_tracking_uri,
             who=configured.who,
-            program=identify(
-                pex=settings.running_pex(),
-                baked_commit=configured.git_commit,
-                folder=Path.cwd(),
-            ),
+            program=begun.program(),
         )
     same = not found.differences if options.strict else found.equal
     print(_json(found, same=same) if options.json else _text(found))

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 from espalier import settings
 from espalier.errors import CheckRefused, ConfigurationError, DependencyUnreachable
@@ -15,6 +16,7 @@ from espalier.postgres.connect import connect
 from espalier.postgres.migrate import pending
 from espalier.project import Project, load_project
 from espalier.settings import Settings
+from espalier.training.program import Program, identify
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,14 @@ class FlowContext:
 
     settings: Settings
     project: Project
+
+    def program(self) -> Program:
+        """The program that runs, for the provenance of what it trains."""
+        return identify(
+            pex=settings.running_pex(),
+            baked_commit=self.settings.git_commit,
+            folder=Path.cwd(),
+        )
 
 
 @contextmanager

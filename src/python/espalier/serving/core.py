@@ -58,6 +58,8 @@ class PredictionSink(Protocol):
         scores: NDArray[np.float64],
         at: datetime,
         origins: Origins[str],
+        *,
+        shadow: bool = False,
     ) -> None:
         """Take the scored rows of a batch, and who asked for each; must not wait."""
 

@@ -274,7 +274,7 @@ class Log:
     def __init__(self):
         self.rows = {}
 
-    def record(self, model, rows, scores, at, origins, *, shadow):
+    def record(self, model, rows, scores, at, origins, *, shadow=False):
         assert shadow
         assert at == AS_OF
         self.rows |= {

@@ -14,9 +14,9 @@ from datetime import datetime
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from espalier.serving.batching import Origins
+from espalier.serving.core import PredictionSink
 from espalier.serving.loading import LoadedModel
 from espalier.serving.reader import FeatureReader, FeatureRows
 
@@ -24,22 +24,6 @@ _log = logging.getLogger(__name__)
 
 # What comes within it is scored together.
 _PAUSE_SECONDS = 0.05
-
-
-class ShadowSink(Protocol):
-    """Keeps what a challenger scored."""
-
-    def record(
-        self,
-        model: LoadedModel,
-        rows: FeatureRows,
-        scores: NDArray[np.float64],
-        at: datetime,
-        origins: Origins[str],
-        *,
-        shadow: bool,
-    ) -> None:
-        """Take a batch; must not wait."""
 
 
 class ShadowObserver(Protocol):
@@ -63,7 +47,7 @@ class ShadowScorer:
     def __init__(
         self,
         reader: FeatureReader,
-        sink: ShadowSink,
+        sink: PredictionSink,
         *,
         max_rows: int = 10_000,
         observer: ShadowObserver | None = None,

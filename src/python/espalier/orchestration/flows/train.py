@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from datetime import date
-from pathlib import Path
 from typing import Any
 
 from prefect import flow
 
-from espalier import settings
 from espalier.orchestration import context, steps
 from espalier.orchestration.artifact import publish
 from espalier.registry.rest import MlflowRest
 from espalier.training import train as training
-from espalier.training.program import identify
 
 
 @flow(name="train")
@@ -36,11 +33,7 @@ def _train(project: str, as_of: date) -> dict[str, Any]:
             dsn=configured.dsn,
             tracking_uri=configured.mlflow_tracking_uri,
             who=configured.who,
-            program=identify(
-                pex=settings.running_pex(),
-                baked_commit=configured.git_commit,
-                folder=Path.cwd(),
-            ),
+            program=begun.program(),
         )
         return publish(
             "train",
