@@ -82,22 +82,14 @@ class Settings:
     @property
     def dsn(self) -> str:
         """PostgreSQL's connection URI, as psycopg takes it."""
-        return self._uri("postgresql")
-
-    @property
-    def sqlalchemy_dsn(self) -> str:
-        """The same for SQLAlchemy with the psycopg driver."""
-        return self._uri("postgresql+psycopg")
-
-    def _uri(self, scheme: str) -> str:
         user = quote(self.postgres_user, safe="")
         if self.postgres_password:
             user += ":" + quote(self.postgres_password, safe="")
         database = quote(self.postgres_db, safe="")
         if self.postgres_host.startswith("/"):
             host = quote(self.postgres_host, safe="")
-            return f"{scheme}://{user}@/{database}?host={host}&port={self.postgres_port}"
-        return f"{scheme}://{user}@{self.postgres_host}:{self.postgres_port}/{database}"
+            return f"postgresql://{user}@/{database}?host={host}&port={self.postgres_port}"
+        return f"postgresql://{user}@{self.postgres_host}:{self.postgres_port}/{database}"
 
     @property
     def who(self) -> str:

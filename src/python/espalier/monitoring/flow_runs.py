@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 
 from espalier.postgres.connect import connect
 
-STATES = ("completed", "refused", "failed", "cancelled")
 _LONGEST_DETAIL = 1000
 
 
