@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -22,15 +21,7 @@ from espalier.orchestration import recorded
 from espalier.postgres.connect import connect
 from espalier.project import Project
 from espalier.registry import download
-from espalier.registry.manifest import CHAMPION, ModelManifest
-
-
-@dataclass(frozen=True)
-class Model:
-    """The champion; `manifest` holds its metrics and the baseline's."""
-
-    version: str
-    manifest: ModelManifest
+from espalier.registry.download import Champion
 
 
 @dataclass(frozen=True)
@@ -91,7 +82,7 @@ class Loop:
             facts = self._run(materialize, as_of=self._as_of)
             step.note(f"{facts['entities']:,} entities online, as of {self._as_of}")
 
-    def train(self) -> Model:
+    def train(self) -> Champion:
         """Train on the newest snapshot, unless the champion was."""
         from espalier.orchestration.flows.train import train
 
@@ -156,15 +147,10 @@ class Loop:
                 api_url=self._settings.prefect_api_url,
             )
 
-    def _champion(self) -> Model | None:
-        uri, name = self._settings.mlflow_tracking_uri, self._project.name
-        if download.current_version(uri, name) is None:
-            return None
-        with tempfile.TemporaryDirectory() as scratch:
-            fetched = download.fetch_version(uri, name, CHAMPION, Path(scratch))
-        return Model(fetched.version, fetched.manifest)
+    def _champion(self) -> Champion | None:
+        return download.champion(self._settings.mlflow_tracking_uri, self._project.name)
 
-    def _is_of_newest_snapshot(self, champion: Model) -> bool:
+    def _is_of_newest_snapshot(self, champion: Champion) -> bool:
         with connect(self._settings.dsn) as connection:
             newest = snapshots.newest(connection, self._project.name)
         origin = champion.manifest.provenance

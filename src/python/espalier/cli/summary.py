@@ -7,15 +7,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from espalier.cli.console import COLUMNS
-from espalier.cli.loop import Model, Predicted
+from espalier.cli.loop import Predicted
 from espalier.cli.stack import Serving, Stack
 from espalier.project import Project
+from espalier.registry.download import Champion
 
 _INDENT = " " * 13
 
 
 def of_run(
-    project: Project, model: Model, predicted: Predicted, drift: Mapping[str, Any], seconds: float
+    project: Project,
+    model: Champion,
+    predicted: Predicted,
+    drift: Mapping[str, Any],
+    seconds: float,
 ) -> str:
     """The run's results in a few lines."""
     parts = [
@@ -81,7 +86,7 @@ def _part(title: str, *lines: str) -> str:
     return f"  {title:<11}" + "\n".join(wrapped).removeprefix(_INDENT)
 
 
-def _model(model: Model) -> list[str]:
+def _model(model: Champion) -> list[str]:
     metrics, origin = model.manifest.metrics, model.manifest.provenance
     quality = (
         f"ROC-AUC {metrics['roc_auc']:.3f} (baseline {metrics['baseline_roc_auc']:.3f}), "

@@ -6,13 +6,14 @@ from pathlib import Path
 from churn.project import PROJECT
 from espalier.cli import summary
 from espalier.cli.client import Prediction
-from espalier.cli.loop import Model, Predicted
+from espalier.cli.loop import Predicted
 from espalier.cli.stack import Serving, Stack
 from espalier.processes import Process
+from espalier.registry.download import Champion
 from espalier.registry.manifest import ModelManifest
 from espalier.settings import Settings
 
-MODEL = Model(
+MODEL = Champion(
     "7",
     ModelManifest(
         project="churn",

@@ -13,15 +13,7 @@ from espalier.ingest import snapshots
 from espalier.monitoring import drift_store
 from espalier.postgres.connect import Connection
 from espalier.project import Project
-from espalier.registry.manifest import ModelManifest
-
-
-@dataclass(frozen=True)
-class Champion:
-    """The model that serves, and what it promised."""
-
-    version: str
-    manifest: ModelManifest
+from espalier.registry.download import Champion
 
 
 @dataclass(frozen=True)

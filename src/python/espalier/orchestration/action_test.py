@@ -9,10 +9,10 @@ import pytest
 from espalier.errors import ConfigurationError
 from espalier.monitoring.testing import SHOP, store
 from espalier.orchestration import action
-from espalier.orchestration.action import Champion
 from espalier.policies import Retraining
 from espalier.postgres import embedded
 from espalier.postgres.connect import Connection, connect
+from espalier.registry.download import Champion
 from espalier.registry.manifest import ModelManifest
 
 JULY, JUNE = date(1997, 7, 31), date(1997, 6, 30)

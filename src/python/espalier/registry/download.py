@@ -44,6 +44,27 @@ class FetchedModel:
         return self.folder / self.manifest.file
 
 
+@dataclass(frozen=True)
+class Champion:
+    """The model that serves, and what it promised."""
+
+    version: str
+    manifest: ModelManifest
+
+
+def champion(tracking_uri: str, project: str) -> Champion | None:
+    """The champion, its files checked; None when nothing was promoted yet.
+
+    Raises:
+        DependencyUnreachable, ModelNotReady, BadData: as `fetch_version`.
+    """
+    if current_version(tracking_uri, project) is None:
+        return None
+    with tempfile.TemporaryDirectory() as scratch:
+        fetched = fetch_version(tracking_uri, project, CHAMPION, Path(scratch))
+    return Champion(fetched.version, fetched.manifest)
+
+
 def current_version(tracking_uri: str, project: str, alias: str = CHAMPION) -> str | None:
     """The version that `alias` of the project's registered model points to, or None.
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from prefect import flow
 
 from espalier.orchestration import action, context, steps
-from espalier.orchestration.action import Action, Champion
+from espalier.orchestration.action import Action
 from espalier.orchestration.artifact import publish
 from espalier.orchestration.context import FlowContext
 from espalier.orchestration.flows.ingest import ingest
@@ -20,8 +19,8 @@ from espalier.orchestration.flows.monitor import monitor
 from espalier.orchestration.flows.score import score
 from espalier.orchestration.retrain import Retrained, retrain
 from espalier.postgres.connect import connect
-from espalier.registry.download import current_version, fetch_version
-from espalier.registry.manifest import CHAMPION
+from espalier.registry import download
+from espalier.registry.download import Champion
 
 
 @flow(name="loop")
@@ -50,7 +49,8 @@ def loop(
         decided = _stored(begun, day)
         if decided is None:
             steps.run("materialize", lambda: materialize.fn(project, day))
-            champion = steps.run("champion", lambda: _champion(begun))
+            uri = begun.settings.mlflow_tracking_uri
+            champion = steps.run("champion", lambda: download.champion(uri, project))
             if champion is not None:
                 steps.run("monitor", lambda: monitor.fn(project, day))
             decided = steps.run("action", lambda: _decide(begun, day, champion))
@@ -63,7 +63,7 @@ def loop(
             )
             asked = decided
             decided = steps.run("outcome", lambda: _finish(begun, day, asked, done))
-        serving = current_version(begun.settings.mlflow_tracking_uri, project)
+        serving = download.current_version(begun.settings.mlflow_tracking_uri, project)
         scored = None
         if score_all and serving is not None:
             scored = steps.run("score", lambda: score.fn(project, day))
@@ -79,15 +79,6 @@ def loop(
             },
             passed=decided.outcome != "refused",
         )
-
-
-def _champion(begun: FlowContext) -> Champion | None:
-    uri, name = begun.settings.mlflow_tracking_uri, begun.project.name
-    if current_version(uri, name) is None:
-        return None
-    with TemporaryDirectory() as scratch:
-        fetched = fetch_version(uri, name, CHAMPION, Path(scratch))
-    return Champion(fetched.version, fetched.manifest)
 
 
 def _stored(begun: FlowContext, day: date) -> Action | None:
