@@ -14,6 +14,8 @@ from espalier.processes import free_port
 from espalier.serving.caller import CURRENT, Caller
 from espalier.serving.core import Predictor
 from espalier.serving.log import PredictionLog
+from espalier.serving.log_rows import Served
+from espalier.serving.log_writer import LogWriter, _Doubt
 from espalier.serving.metrics import Metrics
 from espalier.serving.reader import FeatureRows, WideRowReader
 from espalier.serving.testing import (
@@ -265,6 +267,53 @@ def test_rows_of_no_month_move_when_it_is_made(dsn, stored):
             "predictions_2040_02",
             "predictions_other",
         ]
+
+
+def test_a_write_whose_commit_is_in_doubt_is_looked_up(dsn, loaded, stored):
+    keys = ENTITIES[:4]
+    batches = [Served(loaded, rows_of(keys), np.full(4, 0.5), AS_OF, {})]
+    writer = LogWriter(dsn, sample=1, retention_days=0)
+    result = writer.write(batches, AS_OF)
+    ((committed,),) = set(stored("xmin::text"))
+    with psycopg.connect(dsn) as connection:
+        (aborted,) = connection.execute("SELECT pg_current_xact_id()::text").fetchone() or ("",)
+        connection.rollback()
+    # As after a connection that was lost at the commit; the last one is of another database.
+    for number, rows in ((committed, 4), (aborted, 8), ("4000000000", 12)):
+        writer._doubt = _Doubt(number, batches, result)
+        writer.close()
+        assert writer.write(batches, AS_OF) == result
+        assert len(stored("entity_id")) == rows
+    writer.close()
+
+
+def test_rows_that_the_database_cannot_take_do_not_hold_up_others(dsn, loaded, stored, caplog):
+    async def body():
+        metrics = Metrics()
+        log = PredictionLog(dsn, observer=metrics, every_seconds=0.05)
+        writing = asyncio.create_task(log.run())
+        log.record(loaded, rows_of(ENTITIES[:2]), np.full(2, 0.5), AS_OF, {"u0000": Caller("a\0b")})
+        async with asyncio.timeout(10):
+            while not counted(metrics, "not_logged"):  # noqa: ASYNC110  # a probe
+                await asyncio.sleep(0.01)
+        log.record(loaded, rows_of(ENTITIES[2:4]), np.full(2, 0.5), AS_OF, {})
+        log.close()
+        await writing
+        assert (counted(metrics, "not_logged"), counted(metrics, "logged")) == (2, 2)
+
+    asyncio.run(body())
+    assert [key for (key,) in stored("entity_id")] == ["u0002", "u0003"]
+    assert "predictions cannot be logged" in [record.message for record in caplog.records]
+
+
+def test_of_what_is_dropped_only_what_was_served_counts(dsn, loaded, stored):
+    async def body():
+        metrics = Metrics()
+        log = PredictionLog(dsn, max_rows=1, observer=metrics)
+        log.record(loaded, rows_of(ENTITIES[:3]), np.array([0.5, np.nan, 0.5]), AS_OF, {})
+        assert counted(metrics, "not_logged") == 2
+
+    asyncio.run(body())
 
 
 def test_workers_that_begin_a_month_at_once_do_not_trip_over_each_other(

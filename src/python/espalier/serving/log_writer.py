@@ -6,127 +6,153 @@ Everything here blocks; `log` runs it in a thread.
 from __future__ import annotations
 
 import logging
-import zlib
+import os
+import socket
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import Any
 
-import numpy as np
 import psycopg
-from numpy.typing import NDArray
 
-from espalier.postgres.connect import Connection, connect
-from espalier.serving.batching import Origins
-from espalier.serving.loading import LoadedModel
-from espalier.serving.reader import FeatureRows
-from espalier.serving.scorer import valid
+from espalier.errors import DependencyUnreachable
+from espalier.postgres.connect import Connection, unreachable
+from espalier.serving import log_rows
+from espalier.serving.log_rows import Served
 
 _log = logging.getLogger(__name__)
 
-_COPY = (
-    "COPY espalier.predictions (served_at, project, model_version, entity_id, score, prediction, "
-    "feature_time, features, shadow, request_id, trace_id) FROM STDIN"
-)
-_HASHES = 2**32
 # Of the log's upkeep, so that several workers do not all do it.
 _LOCK = 0x6573706D
+# So few rows are made at once that the event loop does not wait long for the interpreter.
+_SLICE_ROWS = 256
 
 
 @dataclass(frozen=True)
-class Served:
-    """One batch as it was served; its rows are made when they are written."""
+class Written:
+    """What became of batches: rows in the database, and rows that the sample leaves out."""
 
-    model: LoadedModel
-    rows: FeatureRows
-    scores: NDArray[np.float64]
-    at: datetime
-    origins: Origins[str]
-    shadow: bool = False
+    written: int
+    left_out: int
+
+
+@dataclass(frozen=True)
+class _Doubt:
+    """A transaction that may have been committed when its connection was lost."""
+
+    number: str
+    batches: Sequence[Served]
+    result: Written
 
 
 class LogWriter:
     """A connection to the log, opened when needed."""
 
-    def __init__(self, dsn: str, *, sample: float, retention_days: int) -> None:
+    def __init__(
+        self, dsn: str, *, sample: float, retention_days: int, statement_seconds: float = 8.0
+    ) -> None:
         """Describe the log; nothing is opened.
 
         Args:
             dsn: PostgreSQL's connection URI.
             sample: The share of rows that is written; a challenger's row is when its champion's is.
             retention_days: Months that ended so many days ago are dropped; 0 keeps them.
+            statement_seconds: When PostgreSQL ends a statement of ours that waits, as for a lock.
         """
         self._dsn, self._sample, self._retention = dsn, sample, retention_days
+        self._statement_seconds = statement_seconds
         self._connection: Connection | None = None
+        # Over closing the connection: `abort` comes from another thread.
+        self._lock, self._is_aborted = threading.Lock(), False
         self._months: set[tuple[int, int]] = set()
         self._kept_on: date | None = None
+        self._doubt: _Doubt | None = None
 
-    def write(self, batches: Sequence[Served], now: datetime) -> tuple[int, int]:
-        """Copy all rows in one transaction; give how many were written and how many left out.
+    def write(self, batches: Sequence[Served], now: datetime) -> Written:
+        """Copy all rows in one transaction.
+
+        After an error the same `batches` may be given again: rows whose commit succeeded while the
+        connection was lost are not written twice.
 
         Raises:
-            DependencyUnreachable, psycopg.Error: nothing was written.
+            DependencyUnreachable, psycopg.Error: nothing was written, as far as is known.
         """
-        if self._connection is None:
-            self._connection = connect(self._dsn, autocommit=True)
-        self._keep(self._connection, now)
+        connection = self._connection or self._connect()
+        if self._doubt is not None and (done := self._resolved(connection, self._doubt, batches)):
+            return done
+        self._keep(connection, now)
         for batch in batches:
-            self._make_month(self._connection, batch.at)
+            self._make_month(connection, batch.at)
         written = left_out = 0
-        with (
-            self._connection.transaction(),
-            self._connection.cursor() as cursor,
-            cursor.copy(_COPY) as copy,
-        ):
-            for batch in batches:
-                for row in self._rows_of(batch):
-                    if row is None:
-                        left_out += 1
-                    else:
-                        copy.write_row(row)
-                        written += 1
-        return written, left_out
+        with connection.transaction(), connection.cursor() as cursor:
+            with cursor.copy(log_rows.COPY) as copy:
+                copy.write(log_rows.HEAD)
+                for some in _slices(batches):
+                    data, rows, others = log_rows.encoded(some, self._sample)
+                    copy.write(data)
+                    written, left_out = written + rows, left_out + others
+                copy.write(log_rows.TAIL)
+            result = Written(written, left_out)
+            cursor.execute("SELECT pg_current_xact_id()::text")
+            (number,) = cursor.fetchone() or ("",)
+            self._doubt = _Doubt(number, batches, result)
+        self._doubt = None
+        return result
+
+    def abort(self) -> None:
+        """Have a `write` in another thread fail now, whatever the server does; then `close`."""
+        with self._lock:
+            self._is_aborted = True
+            if self._connection is None or self._connection.closed:
+                return
+            with socket.socket(fileno=os.dup(self._connection.fileno())) as connection:
+                connection.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close the connection; the next write opens another one."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
+        with self._lock:
+            connection, self._connection = self._connection, None
+            self._is_aborted = False
+            if connection is not None:
+                connection.close()
 
-    def _rows_of(self, batch: Served) -> Iterator[tuple[Any, ...] | None]:
-        """A batch's rows; None for one that is not sampled, nothing for an invalid score."""
-        threshold = batch.model.manifest.threshold
-        project, version = batch.model.manifest.project, batch.model.identity.version
-        # A null feature is NaN in the matrix, and null again in the log.
-        features = batch.rows.matrix.astype(object)
-        features[np.isnan(batch.rows.matrix)] = None
-        for key, when, score, ok, values in zip(
-            batch.rows.keys,
-            batch.rows.times,
-            batch.scores.tolist(),
-            valid(batch.scores).tolist(),
-            features.tolist(),
-            strict=True,
-        ):
-            if not ok:
-                continue
-            if not self._sampled(key, batch.at):
-                yield None
-                continue
-            caller = batch.origins.get(key)
-            yield (
-                *(batch.at, project, version, key, score, 1.0 if score >= threshold else 0.0),
-                *(when, values, batch.shadow),
-                caller.request_id if caller else None,
-                (caller.trace_id or None) if caller else None,
+    def _connect(self) -> Connection:
+        try:
+            connection = psycopg.connect(
+                self._dsn,
+                autocommit=True,
+                # libpq's least.
+                connect_timeout=2,
+                options=f"-c timezone=UTC -c statement_timeout={self._statement_seconds * 1e3:.0f}",
+                application_name="espalier-log",
             )
+        except psycopg.OperationalError as error:
+            raise unreachable(error) from error
+        with self._lock:
+            if self._is_aborted:
+                connection.close()
+                raise DependencyUnreachable("the prediction log took too long to connect")
+            self._connection = connection
+        # It may be another database.
+        self._months, self._kept_on = set(), None
+        return connection
 
-    def _sampled(self, key: str, at: datetime) -> bool:
-        if self._sample >= 1:
-            return True
-        # The same for champion and challenger, another one at another time.
-        number = zlib.crc32(f"{key} {at.timestamp()}".encode())
-        return number < self._sample * _HASHES
+    def _resolved(
+        self, connection: Connection, doubt: _Doubt, batches: Sequence[Served]
+    ) -> Written | None:
+        """The result of an earlier write of `batches` that was committed, otherwise None."""
+        assert doubt.batches is batches, "batches in doubt are written again, and nothing before"
+        try:
+            found = connection.execute(
+                "SELECT pg_xact_status(%s::text::xid8)", [doubt.number]
+            ).fetchone()
+        except psycopg.errors.InvalidParameterValue:
+            # A database that was set up anew, or restored, does not know the number.
+            found = None
+        if found == ("in progress",):
+            raise DependencyUnreachable("an earlier write to the prediction log is not over yet")
+        self._doubt = None
+        return doubt.result if found == ("committed",) else None
 
     def _make_month(self, connection: Connection, at: datetime) -> None:
         month = (at.year, at.month)
@@ -158,3 +184,15 @@ class LogWriter:
             except psycopg.errors.LockNotAvailable:
                 _log.info("old predictions are being read, and stay until tomorrow")
         self._kept_on = now.date()
+
+
+def _slices(batches: Sequence[Served]) -> Iterator[list[Served]]:
+    some: list[Served] = []
+    rows = 0
+    for batch in batches:
+        some.append(batch)
+        rows += len(batch.rows.keys)
+        if rows >= _SLICE_ROWS:
+            yield some
+            some, rows = [], 0
+    yield some

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from espalier.errors import BadData, EspalierError, ModelNotReady
 from espalier.registry import download
@@ -16,6 +18,8 @@ from espalier.serving.loading import LoadedModel, load
 from espalier.serving.shadow import ShadowScorer
 
 _log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 CHALLENGER = "challenger"
 _FIRST_RETRY_SECONDS = 0.25
@@ -184,9 +188,8 @@ class ModelKeeper:
         return True
 
     async def _alias(self, alias: str) -> str | None:
-        return await asyncio.to_thread(
-            download.current_version, self._tracking_uri, self._predictor.name, alias
-        )
+        name = self._predictor.name
+        return await _beside(lambda: download.current_version(self._tracking_uri, name, alias))
 
     async def _loaded(self, version: str) -> LoadedModel | None:
         """The version, downloaded and checked; None when it was refused a short while ago."""
@@ -194,7 +197,7 @@ class ModelKeeper:
         if now < self._refused.get(version, now):
             return None
         try:
-            return await asyncio.to_thread(self._load, version)
+            return await _beside(lambda: self._load(version))
         except BadData:
             self._refused = {v: until for v, until in self._refused.items() if until > now}
             self._refused[version] = now + _REFUSED_SECONDS
@@ -204,3 +207,33 @@ class ModelKeeper:
         name = self._predictor.name
         fetched = download.fetch_version(self._tracking_uri, name, version, self._into)
         return load(name, version, folder=fetched.folder, manifest=fetched.manifest)
+
+
+async def _beside(function: Callable[[], Result]) -> Result:
+    """What `function` gives, run in a thread that does not hold up the end of the process.
+
+    The loop's own threads do, for as long as a registry that hangs lets its client wait.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Result] = loop.create_future()
+
+    def settle(result: Result | None, error: Exception | None) -> None:
+        if future.done():
+            return
+        if error is None:
+            future.set_result(result)  # type: ignore[arg-type]  # there was no error
+        else:
+            future.set_exception(error)
+
+    def run() -> None:
+        result, error = None, None
+        try:
+            result = function()
+        except Exception as raised:  # noqa: BLE001  # for who awaits
+            error = raised
+        # Without a loop there is nobody left to tell.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(settle, result, error)
+
+    threading.Thread(target=run, name="registry", daemon=True).start()
+    return await future

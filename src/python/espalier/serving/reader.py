@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-import psycopg
 from numpy.typing import NDArray
+from psycopg.pq.abc import PGresult
 
 from espalier.errors import FeaturesUnavailable
-from espalier.features import layout
+from espalier.serving import wide_rows
+from espalier.serving.store_connection import (
+    ConnectionLost,
+    ServerHangs,
+    StatementFailed,
+    StoreConnection,
+)
+from espalier.serving.store_pool import StorePool, unavailable
 
-_log = logging.getLogger(__name__)
-
-Connection = psycopg.AsyncConnection[tuple[Any, ...]]
-Rows = list[tuple[Any, ...]]
+# SQLSTATE of a statement that the server ended by its time limit.
+_TOOK_TOO_LONG = "57014"
 
 
 @dataclass(frozen=True)
@@ -85,11 +88,7 @@ class WideRowReader:
     """A `FeatureReader` over PostgreSQL.
 
     Connections open when first needed, so a server starts without its database and uses it when it
-    comes. While it is away, reads fail at once except for one try each `retry_seconds`.
-
-    The few connections are kept here and not by psycopg's pool: that one lets a caller wait for
-    its whole time-out where a connection is refused at once, and its back-off would find a
-    database that came back only minutes later.
+    comes. While it is away, reads fail at once and one task looks for it each `retry_seconds`.
     """
 
     def __init__(
@@ -105,94 +104,68 @@ class WideRowReader:
         Args:
             dsn: PostgreSQL's connection URI.
             connections: How many to open at most.
-            timeout: Seconds for one read, and once more for its connection.
-            retry_seconds: How long reads fail at once after PostgreSQL did not answer.
+            timeout: Seconds for one read, once more for its connection, and to wait for a free one.
+            retry_seconds: The pause between tries to connect after PostgreSQL did not answer.
         """
-        self._dsn, self._timeout, self._retry_seconds = dsn, timeout, retry_seconds
-        self._slots = asyncio.Semaphore(connections)
-        self._idle: list[Connection] = []
-        self._down_until = 0.0
+        self._timeout, self._connections = timeout, connections
+        self._pool = StorePool(
+            dsn, connections=connections, timeout=timeout, retry_seconds=retry_seconds
+        )
         self._queries: dict[FeatureSource, bytes] = {}
 
     async def close(self) -> None:
         """Close the connections that no read uses."""
-        while self._idle:
-            await self._idle.pop().close()
+        self._pool.close()
 
     async def read(self, source: FeatureSource, keys: Sequence[str]) -> FeatureRows:
         """See `FeatureReader.read`."""
-        rows = await self._select(source, keys)
-        if not rows:
-            return FeatureRows((), (), np.empty((0, len(source.features))))
-        found, times, *columns = zip(*rows, strict=True)
-        # As float64, null (None) becomes NaN.
-        matrix = np.array(columns, dtype=np.float64).T
-        return FeatureRows(found, times, np.ascontiguousarray(matrix))
+        result = await self._select(source, keys)
+        return FeatureRows(*wide_rows.rows_of(result, len(source.features)))
 
     async def check(self, source: FeatureSource) -> None:
         """See `FeatureReader.check`."""
         await self._select(source, [])
 
-    async def _select(self, source: FeatureSource, keys: Sequence[str]) -> Rows:
-        loop = asyncio.get_running_loop()
-        if loop.time() < self._down_until:
-            raise _unavailable("PostgreSQL does not answer")
+    async def _select(self, source: FeatureSource, keys: Sequence[str]) -> PGresult:
+        parameter = wide_rows.array_literal(keys)
+        # A read changes nothing, so it may run again: on each of the other connections, which are
+        # perhaps in the same state, and then on a new one.
+        for left in range(self._connections, -1, -1):
+            is_known = source in self._queries
+            connection = await self._pool.take()
+            try:
+                return await self._select_on(connection, source, parameter)
+            except ServerHangs as error:
+                raise self._pool.lost(str(error)) from error
+            except ConnectionLost as error:
+                if not left:
+                    raise self._pool.lost(str(error)) from error
+            except StatementFailed as error:
+                # One that worked was perhaps prepared before the table was changed.
+                if error.state == _TOOK_TOO_LONG or not is_known or not left:
+                    raise self._failed(error) from error
+                connection.close()
+                self._queries.pop(source, None)
+            finally:
+                self._pool.give(connection)
+        raise AssertionError("the last round returns or raises")
+
+    async def _select_on(
+        self, connection: StoreConnection, source: FeatureSource, parameter: bytes
+    ) -> PGresult:
         query = self._queries.get(source)
         if query is None:
-            query = layout.select_rows(
+            plain = wide_rows.plain_query(
                 source.project, source.view, source.join_key, source.features
-            ).as_bytes()
+            )
+            types = await connection.column_types(plain)
+            query = wide_rows.row_query(plain, source.join_key, source.features, types)
             self._queries[source] = query
-        try:
-            async with asyncio.timeout(self._timeout * 2), self._slots:
-                return await self._execute(query, keys)
-        except psycopg.errors.QueryCanceled as error:
-            raise _unavailable(f"a read took more than {self._timeout:g} s") from error
-        except (TimeoutError, psycopg.OperationalError) as error:
-            self._down_until = loop.time() + self._retry_seconds
-            _log.warning("online store unreachable", extra={"problem": str(error) or "time-out"})
-            raise _unavailable("PostgreSQL does not answer") from error
-        except psycopg.Error as error:
-            raise _unavailable(
-                str(error).splitlines()[0], fix="apply and materialize the project's feature view"
-            ) from error
+        return await connection.select(query, parameter)
 
-    async def _execute(self, query: bytes, keys: Sequence[str]) -> Rows:
-        if self._idle:
-            try:
-                return await self._execute_on(self._idle.pop(), query, keys)
-            except psycopg.errors.QueryCanceled:
-                raise
-            except psycopg.Error:
-                # Lost while it was idle, or prepared before the table was changed. The others are
-                # likely in the same state; a read changes nothing, so it may run again.
-                await self.close()
-        return await self._execute_on(await self._connect(), query, keys)
-
-    async def _execute_on(self, connection: Connection, query: bytes, keys: Sequence[str]) -> Rows:
-        try:
-            cursor = connection.cursor(binary=True)
-            await cursor.execute(query, (list(keys),))
-            rows = await cursor.fetchall()
-        except BaseException:
-            # After an error or in mid-read its state is unknown.
-            await connection.close()
-            raise
-        self._idle.append(connection)
-        return rows
-
-    async def _connect(self) -> Connection:
-        return await psycopg.AsyncConnection.connect(
-            self._dsn,
-            autocommit=True,
-            prepare_threshold=0,
-            connect_timeout=max(2, round(self._timeout)),
-            options=f"-c timezone=UTC -c statement_timeout={self._timeout * 1e3:.0f}",
-            application_name="espalier-serving",
-        )
-
-
-def _unavailable(
-    what: str, *, fix: str = "start it, or check POSTGRES_HOST and POSTGRES_PORT"
-) -> FeaturesUnavailable:
-    return FeaturesUnavailable(f"the online store cannot be read: {what}", fix=fix)
+    def _failed(self, error: StatementFailed) -> FeaturesUnavailable:
+        if error.state == _TOOK_TOO_LONG:
+            return unavailable(
+                f"a read took more than {self._timeout:g} s", fix="try again after a pause"
+            )
+        return unavailable(str(error), fix="apply and materialize the project's feature view")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import numpy as np
 import psycopg
@@ -11,7 +12,7 @@ import pytest
 from espalier.errors import FeaturesUnavailable
 from espalier.postgres import embedded
 from espalier.processes import free_port
-from espalier.serving.reader import WideRowReader
+from espalier.serving.reader import FeatureSource, WideRowReader
 from espalier.serving.testing import (
     FEATURE_TIME,
     NULLED,
@@ -61,6 +62,50 @@ def test_a_missing_column_is_named_and_says_what_to_do(dsn, loaded):
     source = replace(loaded.source, features=("shoe_size",))
     with pytest.raises(FeaturesUnavailable, match=r"shoe_size.*materialize"):
         using(dsn, lambda r: r.check(source))
+
+
+@pytest.fixture
+def odd(dsn):
+    """A table of other types and keys than the project's."""
+    with psycopg.connect(dsn, autocommit=True) as admin:
+        admin.execute(
+            "CREATE TABLE online.odd_view (k text PRIMARY KEY, event_timestamp timestamptz, "
+            "flag boolean, number bigint, part numeric)"
+        )
+        try:
+            yield admin, FeatureSource("odd", "view", "k", ("flag", "number", "part"))
+        finally:
+            admin.execute("DROP TABLE online.odd_view")
+
+
+def test_any_text_is_a_key(dsn, odd):
+    admin, source = odd
+    keys = ['"', "\\", '\\"', "a,b", "{}", "null", " ", "ž", "'", "{", '","', "x" * 256]
+    for number, key in enumerate(keys):
+        admin.execute("INSERT INTO online.odd_view VALUES (%s, now(), true, %s)", [key, number])
+    found = using(dsn, lambda r: r.read(source, keys))
+    assert dict(zip(found.keys, found.matrix[:, 1].tolist(), strict=True)) == {
+        key: number for number, key in enumerate(keys)
+    }
+    for number, key in enumerate(keys):
+        (only,) = using(dsn, lambda r, key=key: r.read(source, [key])).matrix
+        assert only[1] == number
+
+
+def test_every_number_and_boolean_is_a_float(dsn, odd):
+    admin, source = odd
+    admin.execute(
+        "INSERT INTO online.odd_view VALUES ('a', '2024-02-29 12:00:00.000001+00', true, 7, 0.25), "
+        "('b', NULL, false, NULL, -1e3), ('c', 'infinity', NULL, -9007199254740991, NULL)"
+    )
+    found = using(dsn, lambda r: r.read(source, ["a", "b", "c"]))
+    rows = {
+        key: (when, *row)
+        for key, when, row in zip(found.keys, found.times, found.matrix.tolist(), strict=True)
+    }
+    assert rows["a"] == (datetime(2024, 2, 29, 12, 0, 0, 1, tzinfo=UTC), 1.0, 7.0, 0.25)
+    np.testing.assert_equal(rows["b"], (None, 0.0, np.nan, -1000.0))
+    np.testing.assert_equal(rows["c"], (None, np.nan, -9007199254740991.0, np.nan))
 
 
 def test_keys_are_values_never_sql(dsn, loaded):

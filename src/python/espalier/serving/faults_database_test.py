@@ -1,0 +1,121 @@
+"""A database that hangs, stops and comes back while callers never stop."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import pytest
+
+from espalier.serving.testing import create_online_table
+from espalier.serving.testing_database import Database
+from espalier.serving.testing_load import unaccounted, under_load
+from espalier.serving.testing_server import NOT_SERVING, SERVICE, SERVING, serving
+
+# Of the reader, the prediction log, and of the one that hears of promotions.
+MOST_CONNECTIONS = 4 + 1 + 1
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory):
+    with Database(tmp_path_factory.mktemp("database")) as database:
+        create_online_table(database.dsn)
+        yield database
+
+
+@pytest.fixture
+def running(database, registry, tmp_path):
+    with serving(database.dsn, registry.uri, tmp_path) as running:
+        running.until(running.is_ready)
+        yield running
+
+
+def events(running):
+    return [json.loads(line)["event"] for line in running.log.read_text().splitlines()]
+
+
+def refused_at_once(load):
+    """Wait for far more refusals than there would be if each waited for the database; their codes."""
+    before = load.counts()
+    load.until(
+        lambda: min(load.since(before).refused[code] for code in ("UNAVAILABLE", "HTTP 503")) > 100
+    )
+    load.until(lambda: load.since(before).refused["UNAVAILABLE"] > 500)
+    return set(load.since(before).refused)
+
+
+def test_a_database_that_hangs_is_refused_at_once_and_used_when_it_goes_on(running, database):
+    with under_load(running) as load:
+        load.until_served(200)
+        database.hang()
+        try:
+            load.until(lambda: not running.is_ready())
+            assert refused_at_once(load) == {"UNAVAILABLE", "HTTP 503"}
+            assert running.metric("espalier_ready") == 0
+            assert running.health(SERVICE) == NOT_SERVING
+            assert database.connections() <= MOST_CONNECTIONS
+        finally:
+            database.go_on()
+        load.until(running.is_ready)
+        before = load.counts()
+        load.until_served(200)
+        assert not load.since(before).refused
+        load.until(lambda: running.health(SERVICE) == SERVING)
+    load.tell("PostgreSQL hangs (SIGSTOP) and goes on")
+    assert load.counts().lost == ()
+    running.until(lambda: unaccounted(running) == 0)
+    assert running.metric("espalier_predictions_not_logged_total") == 0
+    assert database.connections() <= MOST_CONNECTIONS
+    assert "unexpected error" not in events(running)
+
+
+def test_a_database_that_stops_twice_is_used_each_time_it_comes(running, database):
+    with under_load(running) as load:
+        for _ in range(2):
+            load.until_served(200)
+            database.stop()
+            try:
+                load.until(lambda: not running.is_ready())
+                assert refused_at_once(load) == {"UNAVAILABLE", "HTTP 503"}
+            finally:
+                database.start()
+            load.until(running.is_ready)
+            before = load.counts()
+            load.until_served(200)
+            assert not load.since(before).refused
+    load.tell("PostgreSQL stops and starts, twice")
+    assert load.counts().lost == ()
+    running.until(lambda: unaccounted(running) == 0)
+    assert events(running).count("online store reachable") == 2
+    assert "unexpected error" not in events(running)
+
+
+def test_what_was_logged_stands_there_once_though_the_database_was_killed(running, database):
+    database.execute("TRUNCATE espalier.predictions")
+    logged = running.metric("espalier_predictions_logged_total") or 0
+    with under_load(running, batch_callers=0, http_callers=0) as load:
+        for _ in range(3):
+            load.until_served(300)
+            database.kill()
+            database.stop()
+            database.start()
+            load.until(running.is_ready)
+        load.until_served(300)
+    load.tell("PostgreSQL is killed (SIGKILL) and starts, three times")
+    assert load.counts().lost == ()
+    running.until(lambda: unaccounted(running) == 0)
+    ((stored,),) = database.execute("SELECT count(*) FROM espalier.predictions")
+    assert stored == running.metric("espalier_predictions_logged_total") - logged
+
+
+def test_a_server_ends_in_time_though_its_database_hangs(running, database):
+    with under_load(running) as load:
+        load.until_served(100)
+    database.hang()
+    try:
+        running.process.send_signal(signal.SIGTERM)
+        # Its own limits: 10 s for requests under way, of which there are none, 5 s for the log.
+        assert running.process.wait(20) == 0
+    finally:
+        database.go_on()
+    assert events(running)[-1] == "stopped"
