@@ -1,7 +1,7 @@
 """Gathers requests that wait into batches: one read and one model run for all of them.
 
-No request waits for company: a batch leaves as soon as a worker slot is free, with whatever waits
-then. Under load the slots are busy, so batches grow by themselves.
+A batch leaves when a worker slot is free, with whatever waits then; `gathering` says when it is
+worth its while to wait a moment longer.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Generic, Protocol, TypeVar
 
 from espalier.errors import DeadlineTooShort, DependencyUnreachable, Overloaded
 from espalier.serving.caller import CURRENT, Caller
+from espalier.serving.gathering import Gathering
 
 Key = TypeVar("Key", bound=Hashable)
 Result = TypeVar("Result")
@@ -24,7 +25,8 @@ _NEWEST = 0.2
 # slow for a while must not have requests refused that would find it fast again.
 _FEW, _RECENT, _BELIEVED_SECONDS = 4, 16, 1.0
 _SHORTEST_RETRY = 0.05
-
+# A request that must be answered so soon after a batch's run does not wait for company.
+_HURRY_SECONDS = 0.02
 Origins = Mapping[Key, Caller | None]
 
 
@@ -86,7 +88,9 @@ class Batcher(Generic[Key, Result]):
         self._mean_seconds = 0.0
         self._recent: deque[float] = deque(maxlen=_RECENT)
         self._believed_until = 0.0
-        self._pump_scheduled = False
+        self._pumping: asyncio.Handle | None = None
+        self._patient, self._hurried_until = False, 0.0
+        self._gathering = Gathering()
         self._closed = False
         self.refused_at = 0.0
         self._idle = asyncio.Event()
@@ -119,22 +123,21 @@ class Batcher(Generic[Key, Result]):
         now = loop.time()
         size = len(keys) if size is None else size
         self._admit(size, deadline, now)
-        request = _Request[Key, Result](keys, size, deadline, now, loop.create_future())
+        request = _Request(keys, size, deadline, now, loop.create_future())
         self._queue[request] = None
         self._waiting_keys += size
         self._idle.clear()
+        self._gathering.arrived()
+        if deadline is not None and deadline - now < self._run_time(now) + _HURRY_SECONDS:
+            self._hurried_until = deadline
         self._schedule_pump(loop)
+        timer = None if deadline is None else loop.call_at(deadline, self._expire, request)
         try:
-            if deadline is None:
-                found = await request.answer
-            else:
-                async with asyncio.timeout_at(deadline):
-                    found = await request.answer
-        except TimeoutError as error:
-            if request.answer.done() and not request.answer.cancelled():
-                raise  # `run` itself raised it
-            raise self._too_late(now, loop.time()) from error
+            found = await request.answer
         finally:
+            if timer is not None:
+                timer.cancel()
+            self._gathering.left()
             self._forget(request)
         return [found[key] for key in keys]
 
@@ -197,6 +200,11 @@ class Batcher(Generic[Key, Result]):
         if self._observer is not None:
             self._observer.shed(reason)
 
+    def _expire(self, request: _Request[Key, Result]) -> None:
+        if not request.answer.done():
+            now = asyncio.get_running_loop().time()
+            request.answer.set_exception(self._too_late(request.since, now))
+
     def _forget(self, request: _Request[Key, Result]) -> None:
         """Drop a request whose caller has left, wherever it stands."""
         if request in self._queue:
@@ -205,13 +213,29 @@ class Batcher(Generic[Key, Result]):
             self._note_idle()
 
     def _schedule_pump(self, loop: asyncio.AbstractEventLoop) -> None:
-        # One turn of the loop later, so that requests read from sockets in this turn go together.
-        if not self._pump_scheduled:
-            self._pump_scheduled = True
-            loop.call_soon(self._pump)
+        """Have `_pump` called when what waits is due, unless that is planned."""
+        if not self._queue or len(self._running) >= self._workers:
+            return
+        wait = self._pause(loop.time())
+        if self._pumping is not None:
+            if wait > 0 or not self._patient:
+                return
+            self._pumping.cancel()
+        self._patient = wait > 0
+        # One turn of the loop later at least, so that requests read in this turn go together.
+        self._pumping = (
+            loop.call_later(wait, self._pump) if wait > 0 else loop.call_soon(self._pump)
+        )
+
+    def _pause(self, now: float) -> float:
+        """Seconds to wait for company; none that a request's deadline does not allow."""
+        if self._waiting_keys >= self._max_batch or self._hurried_until > now:
+            return 0.0
+        return self._gathering.pause(now - next(iter(self._queue)).since)
 
     def _pump(self) -> None:
-        self._pump_scheduled = False
+        self._pumping = None
+        self._gathering.departed()
         while self._queue and len(self._running) < self._workers:
             if requests := self._take():
                 # In no caller's context: a batch is of several, and its successors of others.
@@ -267,7 +291,8 @@ class Batcher(Generic[Key, Result]):
             self._believed_until = end + _BELIEVED_SECONDS
             newest = _NEWEST if self._mean_seconds else 1.0
             self._mean_seconds += newest * (took - self._mean_seconds)
-            self._pump()
+            self._schedule_pump(asyncio.get_running_loop())
+            self._note_idle()
 
     def _note_idle(self) -> None:
         if not self._queue and not self._running:

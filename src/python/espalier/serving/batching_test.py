@@ -361,3 +361,39 @@ def test_every_caller_gets_its_own_keys_in_order(requests, cancelled, max_batch,
         assert await batcher.close(1)
 
     asyncio.run(body())
+
+
+def test_callers_that_come_one_by_one_go_together():
+    async def body():
+        runner = Runner()
+        batcher = Batcher(runner, workers=2)
+
+        async def caller(number):
+            for _ in range(40):
+                # As a transport hands them on: each in a turn of the loop of its own.
+                for _ in range(number):
+                    await asyncio.sleep(0)
+                await batcher.submit([f"k{number}"])
+
+        await asyncio.gather(*(caller(number) for number in range(16)))
+        return runner.batches
+
+    batches = asyncio.run(body())
+    assert sum(map(len, batches)) == 16 * 40
+    assert len(batches) < 16 * 40 / 4
+
+
+def test_a_short_deadline_does_not_wait_for_company(monkeypatch):
+    async def body():
+        runner = Runner()
+        batcher = Batcher(runner, workers=2)
+        for _ in range(30):
+            await asyncio.gather(*(batcher.submit([f"k{n}"]) for n in range(8)))
+        loop = asyncio.get_running_loop()
+        # A timer would be company's: with none, a lone request of a known crowd goes at once.
+        waits: list[float] = []
+        monkeypatch.setattr(loop, "call_later", lambda wait, *_: waits.append(wait))
+        await batcher.submit(["alone"], loop.time() + batching._HURRY_SECONDS / 2)
+        return waits
+
+    assert asyncio.run(body()) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import compress
 from typing import Protocol
 
 import numpy as np
@@ -19,6 +20,7 @@ from espalier.errors import (
     ModelUnknown,
     ScoreInvalid,
 )
+from espalier.features.layout import is_integer_key
 from espalier.policies import Serving
 from espalier.serving.batching import Batcher, BatchObserver, Origins
 from espalier.serving.decision import Judged, Outcome, Policy, decide, judge
@@ -92,6 +94,7 @@ class Predictor:
         max_batch: int = 256,
         max_waiting: int = 4096,
         max_entities: int = 100_000,
+        integer_keys: bool = False,
         workers: int = 2,
     ) -> None:
         """Make a predictor without a model.
@@ -107,9 +110,10 @@ class Predictor:
             max_batch: How many keys of several requests are read and scored together.
             max_waiting: How many keys may wait before requests are refused.
             max_entities: How many keys one request may have.
+            integer_keys: Whether the store's keys are integers; other ones are then refused.
             workers: How many batches may be under way at once.
         """
-        self._max_entities = max_entities
+        self._max_entities, self._integer_keys = max_entities, integer_keys
         self.name, self.reader = name, reader
         self.model: LoadedModel | None = None
         self._observer, self._sink, self._clock = observer, sink, clock
@@ -122,6 +126,7 @@ class Predictor:
             workers=workers,
             observer=observer,
         )
+        self._explaining = asyncio.Semaphore(1)
         # Large requests take turns among themselves, so that no small one waits behind them.
         self._bulk = Batcher[str, Outcome](
             self._run,
@@ -165,13 +170,14 @@ class Predictor:
             deadline: When the answer is of no more use, on the event loop's clock.
 
         Raises:
-            InvalidRequest: a key is empty, too long or holds a NUL, or there are too many keys.
+            InvalidRequest: a key is empty, too long, holds a NUL or is not of the store's type, or
+                there are too many keys.
             ModelUnknown, ModelNotReady: see `describe`.
             FeaturesUnavailable: the online store does not answer.
             ScoreInvalid: the model gave no probability for one of them.
             Overloaded, DeadlineTooShort: see `Batcher.submit`.
         """
-        _validate(entity_ids, self._max_entities)
+        _validate(entity_ids, self._max_entities, integers=self._integer_keys)
         self.describe(model)
         predictions = []
         batcher = self._batcher if len(entity_ids) <= self._max_batch else self._bulk
@@ -202,9 +208,11 @@ class Predictor:
         Raises:
             EspalierError: see `predict_one`.
         """
-        _validate([entity_id], 1)
+        _validate([entity_id], 1, integers=self._integer_keys)
         model = self.describe()
-        rows = await self.reader.read(model.source, [entity_id])
+        # One at a time, so that no flood of them takes the connections that predictions need.
+        async with self._explaining:
+            rows = await self.reader.read(model.source, [entity_id])
         judged = judge(model, [entity_id], rows, self._policy, now=self._clock())
         scores = model.scorer.run(judged.rows.matrix) if judged.rows.keys else np.empty(0)
         outcome = decide(model, judged, scores, valid(scores))[entity_id]
@@ -288,12 +296,13 @@ def _refusal(prediction: Prediction) -> EspalierError:
 def _counts(judged: Judged, ok: NDArray[np.bool_]) -> dict[tuple[str, str], int]:
     """How many entities of a batch have each status and source."""
     counts: dict[tuple[str, str], int] = {}
-    faults = [status for status in judged.statuses if status is not EntityStatus.OK]
-    sound, invalid = len(judged.statuses) - len(faults), len(ok) - int(np.count_nonzero(ok))
-    if sound:
-        counts["OK", "MODEL"] = sound
+    invalid = len(ok) - int(np.count_nonzero(ok))
     if invalid:
         counts["", "INVALID"] = invalid
+    scored = judged.statuses if not invalid else list(compress(judged.statuses, ok.tolist()))
+    faults = [status for status in scored if status is not EntityStatus.OK]
+    if sound := len(scored) - len(faults):
+        counts["OK", "MODEL"] = sound
     if faults or judged.answered:
         pairs: list[tuple[EntityStatus, ScoreSource]]
         pairs = [(status, ScoreSource.MODEL) for status in faults]
@@ -304,7 +313,7 @@ def _counts(judged: Judged, ok: NDArray[np.bool_]) -> dict[tuple[str, str], int]
     return counts
 
 
-def _validate(entity_ids: Sequence[str], most: int) -> None:
+def _validate(entity_ids: Sequence[str], most: int, *, integers: bool) -> None:
     if len(entity_ids) > most:
         raise InvalidRequest(
             f"{len(entity_ids)} entities in one request", fix=f"ask for at most {most}"
@@ -320,6 +329,11 @@ def _validate(entity_ids: Sequence[str], most: int) -> None:
         # Neither can be a text in PostgreSQL, where it would fail the whole batch.
         if "\0" in entity_id or not _encodable(entity_id):
             raise InvalidRequest("an entity's key holds a NUL or half a surrogate pair")
+        # Here, since the store would refuse the whole batch for it.
+        if integers and not is_integer_key(entity_id):
+            raise InvalidRequest(
+                f"an entity's key is {entity_id[:32]!r}", fix="send an integer, written as 42"
+            )
 
 
 def _encodable(text: str) -> bool:

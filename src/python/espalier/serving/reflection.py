@@ -31,8 +31,7 @@ def add(server: grpc.aio.Server, services: Sequence[str]) -> None:
         request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
         response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
     )
-    v1 = grpc.method_handlers_generic_handler(V1_SERVICE, {"ServerReflectionInfo": method})
-    server.add_generic_rpc_handlers([v1])
+    server.add_registered_method_handlers(V1_SERVICE, {"ServerReflectionInfo": method})
 
 
 class _Methods:

@@ -30,6 +30,16 @@ def share(folder: Path, slot: str) -> None:
     values.ValueClass = values.MultiProcessValue(lambda: slot)
 
 
+def keep_alone() -> None:
+    """Keep all metrics that this process makes from now on in memory, whatever its parent did.
+
+    A parent that imports Feast hands the library's variable on, and the numbers would go to files.
+    """
+    for name in ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"):
+        os.environ.pop(name, None)
+    values.ValueClass = values.MutexValue
+
+
 def forget_gauges(folder: Path, slot: str) -> None:
     """Drop what a dead worker said of the present; what it counted stays."""
     mark_process_dead(slot, str(folder))
