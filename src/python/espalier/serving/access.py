@@ -42,6 +42,7 @@ class Access:
         tokens: TokenFile | None = None,
         rate: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
+        begin: Callable[[Caller], Caller] | None = None,
     ) -> None:
         """Describe who is admitted.
 
@@ -50,7 +51,9 @@ class Access:
             rate: Entities a second for each token's name, with one second's worth at once; 0 for
                 no limit.
             clock: Seconds, for the rate.
+            begin: Told of each caller that is admitted; its answer is taken in the caller's place.
         """
+        self._begin = begin
         self._tokens, self._rate, self._clock = tokens, rate, clock
         self._buckets: dict[str, Bucket] = {}
 
@@ -73,7 +76,8 @@ class Access:
             Unauthenticated: tokens are asked for, and this one is missing or not valid.
         """
         name = "" if self._tokens is None else self._tokens.name_of(authorization)
-        return identify(request_id, traceparent, token=name)
+        caller = identify(request_id, traceparent, token=name)
+        return caller if self._begin is None else self._begin(caller)
 
     def spend(self, caller: Caller, entities: int) -> None:
         """Count `entities` against the caller's rate.

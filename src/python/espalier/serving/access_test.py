@@ -178,3 +178,39 @@ def test_a_header_without_an_end_is_cut_off(guarded):
         except ConnectionError:
             return
     assert received == b"" or received.startswith(b"HTTP/1.1 431")
+
+
+def test_tokens_that_are_taken_back_replaced_or_expired(dsn, registry, tmp_path):
+    """Each change of the file is in force a second later; nobody else is held up."""
+    (old, old_line), (new, new_line), (late, late_line) = (new_token(n) for n in ("a", "a", "late"))
+    tokens = tmp_path / "tokens"
+    tokens.write_text(f"{old_line}\n{late_line} 1998-01-01\n")
+    with serving(dsn, registry.uri, tmp_path, "--tokens", "tokens") as running:
+        running.until(running.is_ready)
+
+        def codes(token):
+            header = f"Bearer {token}"
+            answer = running.http.post(
+                "/predict", json={"user_id": "u0001"}, headers={b"authorization": header.encode()}
+            )
+            try:
+                running.stub.Predict(REQUEST, timeout=5, metadata=(("authorization", header),))
+            except grpc.RpcError as error:
+                return error.code().name, answer.status_code
+            return "OK", answer.status_code
+
+        served, refused = ("OK", 200), ("UNAUTHENTICATED", 401)
+        assert codes(old) == served
+        for wrong in (new, late, old[:-1], old + "x", "x", "x" * 8000, old.upper(), f"{old},{old}"):
+            assert codes(wrong) == refused, wrong
+        tokens.write_text(f"{old_line}\n{new_line}\n")
+        running.until(lambda: codes(new) == served)
+        assert codes(old) == served
+        tokens.write_text("a line that is none\n")
+        told = "tokens not renewed"
+        running.until(lambda: codes(new) == served and told in running.log.read_text())
+        tokens.write_text(f"{new_line}\n")
+        running.until(lambda: codes(old) == refused)
+        assert codes(new) == served
+        text = running.log.read_text()
+        assert not any(token in text for token in (old, new, late))

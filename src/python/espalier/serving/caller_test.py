@@ -9,8 +9,9 @@ TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
 def test_a_callers_id_and_trace_are_kept():
     caller = identify("order-17", f"00-{TRACE}-{SPAN}-01", token="shop")
-    assert caller == Caller("order-17", "shop", TRACE, SPAN)
-    assert identify("a", f"01-{TRACE}-{SPAN}-00-more").trace_id == TRACE
+    assert caller == Caller("order-17", "shop", TRACE, SPAN, sampled=True)
+    later = identify("a", f"01-{TRACE}-{SPAN}-02-more")
+    assert (later.trace_id, later.sampled) == (TRACE, False)
 
 
 @pytest.mark.parametrize("given", [None, "", "a b", "x" * 65, 'a"b', "a\nb", "ž"])

@@ -27,13 +27,21 @@ _log = logging.getLogger(__name__)
 class FeastReader:
     """A `FeatureReader` over a Feast repository."""
 
-    def __init__(self, repo: Path, *, connections: int = 3, timeout: float = 5.0) -> None:
+    def __init__(
+        self,
+        repo: Path,
+        *,
+        connections: int = 3,
+        timeout: float = 5.0,
+        integer_keys: bool = False,
+    ) -> None:
         """Open the repository; its store is reached at the first read.
 
         Args:
             repo: The folder with `feature_store.yaml`.
             connections: How many reads may be under way at once.
             timeout: Seconds for one read.
+            integer_keys: Whether the entity's keys are integers in Feast.
 
         Raises:
             ConfigurationError: Feast is not installed here, or cannot use the repository.
@@ -50,7 +58,7 @@ class FeastReader:
         except Exception as error:  # Feast's errors share no base
             first = str(error).partition("\n")[0]
             raise ConfigurationError(f"Feast cannot use {repo}: {first}") from error
-        self._timeout = timeout
+        self._timeout, self._integer_keys = timeout, integer_keys
         # Feast's SDK blocks; a read that hangs holds one of these threads and no more.
         self._threads = ThreadPoolExecutor(connections, "feast")
 
@@ -71,7 +79,7 @@ class FeastReader:
     async def check(self, source: FeatureSource) -> None:
         """See `FeatureReader.check`."""
         # There is no entity of that key, but the read goes all the way to the store.
-        await self.read(source, ["\u2400"])
+        await self.read(source, ["0" if self._integer_keys else "\u2400"])
 
     async def close(self) -> None:
         """Let reads under way end by themselves."""
@@ -80,7 +88,9 @@ class FeastReader:
     def _read(self, source: FeatureSource, keys: list[str]) -> FeatureRows:
         proto = self._store.get_online_features(
             features=[f"{source.view}:{name}" for name in source.features],
-            entity_rows=[{source.join_key: key} for key in keys],
+            entity_rows=[
+                {source.join_key: int(key) if self._integer_keys else key} for key in keys
+            ],
         ).proto
         vectors = dict(zip(proto.metadata.feature_names.val, proto.results, strict=True))
         columns = [vectors[name] for name in source.features]

@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from espalier.errors import InvalidRequest, Unauthenticated
+from espalier.errors import DependencyUnreachable, EspalierError, InvalidRequest, Unauthenticated
 from espalier.serving.access import Access
 from espalier.serving.caller import CURRENT, REQUEST_ID, TRACEPARENT, Caller
 from espalier.serving.metrics import Metrics
@@ -35,12 +35,26 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps the methods of our services and leaves all others alone: health and reflection."""
+    """Wraps the methods of our services.
+
+    From the others, health and reflection, it only keeps off messages that cannot be parsed.
+    """
 
     def __init__(self, services: Sequence[str], metrics: Metrics, access: Access) -> None:
         """Wrap the methods of `services`, full names; `access` says who may call them."""
         self._services, self._metrics, self._access = frozenset(services), metrics, access
         self._wrapped: dict[str, tuple[Handler, Handler]] = {}
+        self._leaving: asyncio.Event | None = None
+        self.held = 0
+
+    def hold(self) -> Callable[[], None]:
+        """Let new calls wait until what is returned is called, and refuse them then.
+
+        For the moment when the server stops: it tells its clients to leave, and cancels what it has
+        not looked at yet. Who waits for an answer sends nothing meanwhile; `held` are waiting.
+        """
+        self._leaving = asyncio.Event()
+        return self._leaving.set
 
     async def intercept_service(
         self,
@@ -54,10 +68,17 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             handler = await continuation(handler_call_details)
             service, _, method = path[1:].rpartition("/")
             # No handler is gRPC's way to say UNIMPLEMENTED.
-            if handler is None or service not in self._services:
-                return handler
+            if handler is None:
+                return None
+            if service not in self._services:
+                return _kept_from_malformed(handler)
             known = self._wrap(method, handler), self._refusing(method, handler)
             self._wrapped[path] = known
+        if self._leaving is not None:
+            self.held += 1
+            await self._leaving.wait()
+            _REFUSED_WITH.set(DependencyUnreachable("the server is stopping", fix="ask another"))
+            return known[1]
         # Before the message is parsed. What is set here is seen in the handler: it is one task.
         given = dict(handler_call_details.invocation_metadata)
         try:
@@ -136,7 +157,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return call
 
 
-_REFUSED_WITH: ContextVar[Unauthenticated] = ContextVar("refused_with")
+_REFUSED_WITH: ContextVar[EspalierError] = ContextVar("refused_with")
 
 
 # In the place of a message that cannot be parsed: gRPC would answer with the parser's own words.
@@ -157,6 +178,39 @@ def _tolerant(parse: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
 
 def _malformed() -> InvalidRequest:
     return InvalidRequest("the message is malformed", fix="generate the client from the contract")
+
+
+def _kept_from_malformed(handler: Handler) -> Handler:
+    """The same handler, which tells a client of its malformed message as of its own fault."""
+    told = grpc.StatusCode.INVALID_ARGUMENT, "the message is malformed"
+    # The types know handlers of the other gRPC server, the one with threads.
+    unary: Any = handler.unary_unary or handler.unary_stream
+    stream: Any = handler.stream_stream
+
+    async def call(request: Any, context: Context) -> Any:
+        if request is _MALFORMED:
+            await context.abort(*told)
+        return await unary(request, context)
+
+    async def call_stream(requests: Any, context: Context) -> AsyncIterator[Any]:
+        async def given() -> AsyncIterator[Any]:
+            async for request in requests:
+                if request is _MALFORMED:
+                    await context.abort(*told)
+                yield request
+
+        async for response in stream(given(), context):
+            yield response
+
+    coders = {
+        "request_deserializer": _tolerant(handler.request_deserializer),
+        "response_serializer": handler.response_serializer,
+    }
+    if handler.unary_unary is not None:
+        return grpc.unary_unary_rpc_method_handler(call, **coders)
+    if handler.unary_stream is not None:
+        return grpc.unary_stream_rpc_method_handler(call, **coders)
+    return grpc.stream_stream_rpc_method_handler(call_stream, **coders)
 
 
 def _caller() -> Caller:

@@ -1,16 +1,12 @@
-"""The page at `/` of a real server, over HTTP; in a browser where there is one."""
+"""The page at `/` of a real server, over HTTP; `page_browser_test` looks at it in a browser."""
 
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 
 import pytest
 
 from espalier.serving.testing import FEATURES, NULLED, expected_score, features_of
-
-BROWSER = shutil.which("chromium")
 
 
 def test_the_page_needs_nothing_from_elsewhere_and_lets_nothing_in(server):
@@ -21,9 +17,9 @@ def test_the_page_needs_nothing_from_elsewhere_and_lets_nothing_in(server):
     assert policy.startswith("default-src 'none'; script-src 'sha256-")
     assert "unsafe" not in policy
     assert answer.headers["x-content-type-options"] == "nosniff"
-    assert not re.search(
-        r"https?://|src=|href=|@import|url\(| on\w+=|innerHTML| style=", answer.text
-    )
+    # An empty icon keeps browsers from asking for one.
+    page = answer.text.replace('href="data:,"', "")
+    assert not re.search(r"https?://|src=|href=|@import|url\(| on\w+=|innerHTML| style=", page)
 
 
 def test_the_model_is_described(server):
@@ -61,24 +57,3 @@ def test_answers_carry_the_request_id(server):
     )
     assert answer.headers["x-request-id"] == "order-17"
     assert server.http.post("/predict", json={"user_id": "u0001"}).headers["x-request-id"]
-
-
-@pytest.mark.skipif(BROWSER is None, reason="no chromium on this machine")
-def test_a_browser_shows_what_is_served(server, tmp_path):
-    done = subprocess.run(
-        [
-            *(str(BROWSER), "--headless=new", "--no-sandbox", "--disable-gpu", "--dump-dom"),
-            *(
-                f"--user-data-dir={tmp_path}",
-                "--virtual-time-budget=5000",
-                str(server.http.base_url),
-            ),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    assert "buy nothing in the next 90 days" in done.stdout
-    assert "requests a second" in done.stdout
-    assert "Content Security Policy" not in done.stderr

@@ -8,16 +8,17 @@ import asyncio
 import math
 import time
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, create_model
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, create_model
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from espalier.contract import ColumnType
 from espalier.errors import EspalierError, InvalidRequest, Unauthenticated
 from espalier.project import Project
 from espalier.serving import http_page
@@ -129,14 +130,19 @@ def create_app(
     return app
 
 
+# An integer key may be JSON's number too; from here on keys are text.
+_INTEGER_TEXT = Annotated[str, BeforeValidator(lambda key: str(key) if type(key) is int else key)]
+
+
 def _question(project: Project) -> type[BaseModel]:
     """The body of a prediction request, with the key under the project's own name."""
     key = project.entity.join_key
+    kind = _INTEGER_TEXT if project.key_type is ColumnType.INTEGER else str
     return create_model(
         "PredictRequest",
         __config__=ConfigDict(extra="forbid", strict=True),
         entity_id=(
-            str,
+            kind,
             Field(
                 validation_alias=AliasChoices(key, "entity_id"),
                 description=f"{project.entity.description}; `entity_id` is taken too",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import resource
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,11 @@ from contextlib import contextmanager
 from espalier.errors import ConfigurationError
 
 _LAST_PORT = 65_535
-_BACKLOG = 2048
+BACKLOG = 2048
+_MOST_CONNECTIONS = 10_000
+# Files that are no connections of clients: the database's, a model's while it is loaded, logs.
+_OWN_FILES = 128
+_MOST_FILES = 65_536
 
 
 def split(address: str) -> tuple[str, int]:
@@ -48,6 +53,18 @@ def require_loopback(address: str, what: str) -> None:
         )
 
 
+def allow_connections() -> int:
+    """How many connections each of the two transports may have, so that files are left for us.
+
+    Raises this process's limit of open files as far as it may: shells commonly allow 1,024.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < files:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
+    return max(1, min(_MOST_CONNECTIONS, (files - _OWN_FILES) // 2))
+
+
 @contextmanager
 def bound(
     host: str, port: int, what: str, *, shared: bool = False, listen: bool = True
@@ -75,5 +92,5 @@ def bound(
                 fix="end what listens there, or choose another address",
             ) from error
         if listen:
-            listener.listen(_BACKLOG)
+            listener.listen(BACKLOG)
         yield listener

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -186,6 +187,8 @@ def _midnight(text: str) -> datetime:
 def _serve(asked: argparse.Namespace, program: str, argv: Sequence[str]) -> int:
     config = settings.load()
     project = load_project(asked.project)
+    # gRPC's core writes what clients sent amiss to standard error, in no form of ours.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # Only now, so that --help and a wrong option answer at once.
     from espalier.serving import logs
     from espalier.serving.options import Options, Worker
@@ -219,6 +222,7 @@ def _serve(asked: argparse.Namespace, program: str, argv: Sequence[str]) -> int:
         log_predictions=not asked.no_prediction_log,
         log_sample=asked.log_sample,
         log_retention_days=asked.log_retention_days,
+        otlp_endpoint=config.otlp_endpoint,
         worker=None
         if asked.worker_slot is None
         else Worker(asked.worker_slot, asked.metrics_folder, sys.stdin.fileno()),

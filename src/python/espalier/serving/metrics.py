@@ -11,7 +11,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from espalier.serving.loading import LoadedModel
 from espalier.serving.shared_metrics import WithoutZeros, merged
 
-_SECONDS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1, 2, 4)
+_LONG = (1, 2, 4, 8)
+# A call takes a millisecond or so; HTTP's time limit is 10 s, a large batch may take longer.
+_SECONDS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, *_LONG)
+# A row is scored in tens of microseconds, and waits as long when nothing is ahead of it.
+_PART_SECONDS = (0.00002, 0.00005, 0.0001, 0.0002, *_SECONDS)
 _MODEL_INFO = "espalier_model_info"
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384)
 
@@ -64,19 +68,19 @@ class Metrics:
         self._queue_wait = Histogram(
             "espalier_queue_wait_seconds",
             "From a request's arrival to its batch's departure.",
-            buckets=_SECONDS,
+            buckets=_PART_SECONDS,
             registry=registry,
         )
         self._read_seconds = Histogram(
             "espalier_feature_read_seconds",
             "One read of the online store.",
-            buckets=_SECONDS,
+            buckets=_PART_SECONDS,
             registry=registry,
         )
         self._model_seconds = Histogram(
             "espalier_model_run_seconds",
             "One run of the model.",
-            buckets=_SECONDS,
+            buckets=_PART_SECONDS,
             registry=registry,
         )
         self._predicted = Counter(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from espalier.errors import EspalierError, InvalidRequest, ModelUnknown
+from espalier.errors import EspalierError, InvalidRequest, ModelUnknown, ScoreInvalid
 from espalier.serving.core import Predictor
 from espalier.serving.grpc_errors import Context
 from espalier.serving.grpc_service import deadline_of
@@ -95,9 +95,13 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
                 raise InvalidRequest(
                     f"no output {name[:64]!r}", fix=f"ask for {SCORE} or {PREDICTION}"
                 )
-        scored = await self._scorer.score(
-            _matrix(request), model=request.model_name, deadline=deadline_of(context)
-        )
+        try:
+            scored = await self._scorer.score(
+                _matrix(request), model=request.model_name, deadline=deadline_of(context)
+            )
+        except ScoreInvalid as error:
+            # The features are the caller's own.
+            raise InvalidRequest(str(error)) from error
         identity = scored.model.identity
         if request.model_version not in ("", identity.version):
             # Another one came into force since.

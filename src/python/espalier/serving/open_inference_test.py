@@ -111,7 +111,7 @@ RAW = [np.array(ROWS).tobytes()]
         ({"values": FLAT, "outputs": [{"name": "label"}]}, "INVALID_ARGUMENT", "'label'"),
         ({"values": FLAT, "model_name": "fraud"}, "NOT_FOUND", "'fraud'"),
         ({"values": FLAT, "model_version": "99"}, "NOT_FOUND", "'99'"),
-        ({"values": [float("nan")] * len(FLAT)}, "INTERNAL", "no probability"),
+        ({"values": [float("nan")] * len(FLAT)}, "INVALID_ARGUMENT", "no probability"),
     ],
 )
 def test_what_does_not_fit_is_named(stub, given, code, told):

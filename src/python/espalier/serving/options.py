@@ -50,6 +50,7 @@ class Options:
         log_predictions: Whether served rows go to the prediction log.
         log_sample: The share of entities that goes there, 0 to 1.
         log_retention_days: Months of the log that ended so long ago are dropped; 0 keeps all.
+        otlp_endpoint: OpenTelemetry's collector, by OTLP over gRPC; empty for no tracing.
         worker: What this process is told as one of several workers; None when it is alone.
         now: What time it is, for the age of features; replaying history sets it to the past.
     """
@@ -73,6 +74,7 @@ class Options:
     log_predictions: bool = True
     log_sample: float = 1.0
     log_retention_days: int = 0
+    otlp_endpoint: str = ""
     worker: Worker | None = None
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 

@@ -6,25 +6,27 @@ import asyncio
 import logging
 import signal
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from espalier.contract import ColumnType
 from espalier.errors import ConfigurationError
 from espalier.prediction.v1 import prediction_pb2_grpc
 from espalier.project import Project
 from espalier.serving import open_inference, promotions, reflection
 from espalier.serving.access import Access
-from espalier.serving.core import Predictor
+from espalier.serving.core import PredictionSink, Predictor
 from espalier.serving.decision import Policy
 from espalier.serving.grpc_errors import CallInterceptor
+from espalier.serving.grpc_server import GrpcServer
 from espalier.serving.grpc_service import SERVICE, PredictionService
-from espalier.serving.listeners import bound, split
+from espalier.serving.listeners import allow_connections, bound, split
 from espalier.serving.log import PredictionLog
 from espalier.serving.metrics import Metrics
 from espalier.serving.models import ModelKeeper
@@ -34,19 +36,27 @@ from espalier.serving.reader import ClosableReader, WideRowReader
 from espalier.serving.readiness import Readiness
 from espalier.serving.scoring import RowScorer
 from espalier.serving.shadow import ShadowScorer
-from espalier.serving.shared_metrics import share
+from espalier.serving.shared_metrics import keep_alone, share
 from espalier.serving.tls import keep_current
 from espalier.serving.tokens import TokenFile
 from inference import open_inference_pb2_grpc
+
+if TYPE_CHECKING:
+    from espalier.serving.tracing import Tracing
 
 _log = logging.getLogger(__name__)
 
 # For answers on their way out, after the last prediction is made.
 _STOP_SECONDS = 1
-# For the last write of the prediction log.
+# For gRPC's calls on their way in, and its word to clients that it stops on its way out.
+# At most so often, as long as more come.
+_HOLD_SECONDS, _HOLDS = 0.1, 5
+# For the last write of the prediction log, and for the last spans.
 _LOG_SECONDS = 5.0
 # Bounds on what clients may hold open: calls in all, calls a connection, headers of a call.
 _MAX_CALLS, _MAX_CALLS_A_CONNECTION, _MAX_METADATA_BYTES = 10_000, 1_000, 16_384
+# For a connection's first bytes, TLS included.
+_HANDSHAKE_MS = 10_000
 
 HEALTH: str = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
@@ -70,14 +80,13 @@ async def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     worker = options.worker
-    if worker is not None:
+    if worker is None:
+        keep_alone()
+    else:
         share(worker.metrics, worker.slot)
         # The parent holds the other end and never writes: what is there to read is its end.
         loop.add_reader(worker.lifeline, stop.set)
-    metrics = Metrics(None if worker is None else worker.metrics)
-    access = Access(
-        tokens=None if options.tokens is None else TokenFile(options.tokens), rate=options.rate
-    )
+    metrics, access, tracing = _observed(options)
     reader = _reader(options)
     log = PredictionLog(
         options.dsn,
@@ -91,13 +100,14 @@ async def serve(
         reader,
         name=options.project.name,
         observer=metrics,
-        sink=log if options.log_predictions else None,
+        sink=_sink(log if options.log_predictions else None, tracing),
         shadow=shadow,
         policy=_policy(options.project),
         clock=options.now,
         workers=options.workers,
         max_waiting=options.max_waiting,
         max_entities=options.max_entities,
+        integer_keys=options.project.key_type is ColumnType.INTEGER,
     )
     scorer = RowScorer(predictor.describe, max_rows=options.max_entities, observer=metrics)
     metrics.watch_queue(lambda: predictor.waiting)
@@ -117,10 +127,9 @@ async def serve(
             PredictionService(predictor),
             InferenceService(predictor, scorer, missing=readiness.missing),
         )
-        grace = options.drain_seconds
         async with (
             _grpc(options, services, metrics, access, checker) as grpc_address,
-            _http(options, predictor, readiness, metrics, access) as http_address,
+            _http(options, predictor, readiness, metrics, access) as (http_address, drain_http),
         ):
             addresses = Addresses(grpc_address, http_address)
             _log.info("listening", extra={"grpc": addresses.grpc, "http": addresses.http})
@@ -145,19 +154,22 @@ async def serve(
             try:
                 await _first_of(stop, background)
             finally:
-                _log.info("draining", extra={"seconds": grace})
+                _log.info("draining", extra={"seconds": options.drain_seconds})
                 readiness.stop()
                 metrics.ready(is_ready=False)
+                drain_http()
                 await checker.enter_graceful_shutdown()
                 for task in background:
                     if task is not logging_task:
                         task.cancel()
                 # Predictions end before the transports do. A gRPC server that stops cancels calls
                 # that it has not read yet; now they are read, and told to go elsewhere.
-                await asyncio.gather(predictor.close(grace), scorer.close(grace))
+                await asyncio.gather(
+                    *(part.close(options.drain_seconds) for part in (predictor, scorer))
+                )
         log.close()
         await asyncio.wait([logging_task], timeout=_LOG_SECONDS)
-        await reader.close()
+        await _close(reader, tracing)
         if worker is not None:
             loop.remove_reader(worker.lifeline)
     _log.info("stopped")
@@ -170,8 +182,35 @@ def _reader(options: Options) -> ClosableReader:
         return WideRowReader(options.dsn, connections=connections)
     # By name, so that no import leads from the server to Feast.
     module = import_module("espalier.serving.feast_reader")
-    reader: ClosableReader = module.FeastReader(options.feature_repo, connections=connections)
+    reader: ClosableReader = module.FeastReader(
+        options.feature_repo,
+        connections=connections,
+        integer_keys=options.project.key_type is ColumnType.INTEGER,
+    )
     return reader
+
+
+def _observed(options: Options) -> tuple[Metrics, Access, Tracing | None]:
+    shared = None if options.worker is None else options.worker.metrics
+    tokens = None if options.tokens is None else TokenFile(options.tokens)
+    if not options.otlp_endpoint:
+        return Metrics(shared), Access(tokens=tokens, rate=options.rate), None
+    # OpenTelemetry is loaded only where its collector is.
+    from espalier.serving.tracing import Tracing
+
+    tracing = Tracing(options.otlp_endpoint, service=f"{options.project.name}-server")
+    access = Access(tokens=tokens, rate=options.rate, begin=tracing.begin)
+    return tracing.metrics(shared), access, tracing
+
+
+def _sink(log: PredictionSink | None, tracing: Tracing | None) -> PredictionSink | None:
+    return log if tracing is None else tracing.sink(log)
+
+
+async def _close(reader: ClosableReader, tracing: Tracing | None) -> None:
+    await reader.close()
+    if tracing is not None:
+        await asyncio.to_thread(tracing.close, _LOG_SECONDS)
 
 
 def _policy(project: Project) -> Policy:
@@ -220,14 +259,18 @@ async def _grpc(
     """A gRPC server in this loop; gives its address."""
     host, port = split(options.grpc_address)
     credentials = None if options.tls is None else options.tls.grpc_credentials()
-    server = grpc.aio.server(
-        interceptors=[CallInterceptor([SERVICE, open_inference.SERVICE], metrics, access)],
+    interceptor = CallInterceptor([SERVICE, open_inference.SERVICE], metrics, access)
+    server = GrpcServer(
+        interceptors=[interceptor],
         maximum_concurrent_rpcs=_MAX_CALLS,
         options=[
             # Without sharing, a second server would take half of the first one's calls.
             ("grpc.so_reuseport", int(options.worker is not None)),
             ("grpc.max_receive_message_length", options.max_message_bytes),
             ("grpc.max_send_message_length", -1),
+            ("grpc.max_allowed_incoming_connections", allow_connections()),
+            ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
+            ("grpc.http2.settings_timeout", _HANDSHAKE_MS),
             ("grpc.max_concurrent_streams", _MAX_CALLS_A_CONNECTION),
             ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
             ("grpc.absolute_max_metadata_size", _MAX_METADATA_BYTES),
@@ -256,7 +299,17 @@ async def _grpc(
     try:
         yield f"{host}:{chosen}"
     finally:
-        await server.stop(_STOP_SECONDS)
+        refuse = interceptor.hold()
+        for _ in range(_HOLDS):
+            held = interceptor.held
+            await asyncio.sleep(_HOLD_SECONDS)
+            if interceptor.held == held:
+                break
+        stopping = asyncio.create_task(server.stop(_STOP_SECONDS))
+        # Clients are told to leave before those held are refused: they do not come back.
+        await asyncio.sleep(_HOLD_SECONDS / 2)
+        refuse()
+        await stopping
 
 
 @asynccontextmanager
@@ -266,48 +319,28 @@ async def _http(
     readiness: Readiness,
     metrics: Metrics,
     access: Access,
-) -> AsyncIterator[str]:
-    """An HTTP server in this loop; gives its address."""
+) -> AsyncIterator[tuple[str, Callable[[], None]]]:
+    """An HTTP server in this loop; gives its address, and what has its clients leave."""
     if not options.http_address:
-        yield ""
+        yield "", lambda: None
         return
     # A server of gRPC alone does without FastAPI.
-    import uvicorn
-
-    from espalier.serving.http_protocol import BoundedProtocol
+    from espalier.serving.http_server import HttpServer
     from espalier.serving.http_service import create_app
 
-    class Server(uvicorn.Server):
-        @contextmanager
-        def capture_signals(self) -> Iterator[None]:
-            # Both transports stop together, by our handlers.
-            yield
-
     host, port = split(options.http_address)
+    app = create_app(options.project, predictor, readiness, metrics, access)
+    context = None if options.tls is None else options.tls.context()
     with bound(host, port, "HTTP", shared=options.worker is not None) as listener:
-        config = uvicorn.Config(
-            create_app(options.project, predictor, readiness, metrics, access),
-            http=BoundedProtocol,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            limit_concurrency=_MAX_CALLS,
-            timeout_graceful_shutdown=_STOP_SECONDS,
-        )
-        config.load()
-        loop = asyncio.get_running_loop()
+        chosen = listener.getsockname()[1]
+        server = HttpServer(app, max_connections=allow_connections(), context=context)
+        await server.start(listener)
         renewing: asyncio.Task[None] | None = None
-        if options.tls is not None:
-            config.ssl = options.tls.context()
-            renewing = loop.create_task(keep_current(options.tls, config.ssl))
-        server = Server(config)
-        running = loop.create_task(server.serve(sockets=[listener]))
+        if options.tls is not None and context is not None:
+            renewing = asyncio.create_task(keep_current(options.tls, context))
         try:
-            yield f"{host}:{listener.getsockname()[1]}"
+            yield f"{host}:{chosen}", server.drain
         finally:
             if renewing is not None:
                 renewing.cancel()
-            server.should_exit = True
-            await running
+            await server.stop(_STOP_SECONDS)

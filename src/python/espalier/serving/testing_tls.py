@@ -23,14 +23,16 @@ class Authority:
     certificate: x509.Certificate
     pem: Path
 
-    def issue(self, name: str, folder: Path, *, expired: bool = False) -> tuple[Path, Path]:
-        """A certificate for 127.0.0.1, and its key; `expired` ones ended yesterday."""
+    def issue(
+        self, name: str, folder: Path, *, expired: bool = False, host: str = "127.0.0.1"
+    ) -> tuple[Path, Path]:
+        """A certificate for `host`, an address, and its key; `expired` ones ended yesterday."""
         key = ec.generate_private_key(ec.SECP256R1())
         end = datetime.now(UTC) + (-_DAY if expired else _DAY)
         certificate = (
             _builder(name, self.certificate.subject, key, end)
             .add_extension(
-                x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
+                x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(host))]),
                 critical=False,
             )
             .sign(self.key, hashes.SHA256())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import shutil
+import socket
 import ssl
 
 import grpc
@@ -143,3 +145,37 @@ def test_files_that_do_not_fit_are_named(folder, ours):
     pair = {"certificate": certificate, "key": folder / "one.key"}
     with pytest.raises(ConfigurationError, match=r"client authorities .*empty\.pem"):
         TlsFiles(**pair, client_ca=empty).context()
+
+
+def test_a_certificate_of_another_host_is_not_taken_for_the_servers(
+    dsn, registry, tmp_path, ours, clients
+):
+    pair = ours.issue("elsewhere", tmp_path, host="192.0.2.1")
+    options = ["--tls-certificate", str(pair[0]), "--tls-key", str(pair[1])]
+    with started(dsn, registry.uri, tmp_path, *options) as (process, grpc_at, http_at, log):
+        assert process.stdout is not None
+        assert "ready" in process.stdout.readline(), log.read_text()
+        with pytest.raises(grpc.RpcError) as caught:
+            predict_grpc(grpc_at, ours, None)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        with pytest.raises(httpx.ConnectError, match="certificate"):
+            predict_http(http_at, ours, None)
+        assert process.poll() is None
+
+
+def test_bytes_that_are_no_handshake_hold_nobody_up(secured, folder, ours, clients):
+    pair = clients.issue("client", folder)
+    chance = random.Random(8)
+    silent = []
+    try:
+        for address in secured * 20:
+            host, _, port = address.rpartition(":")
+            connection = socket.create_connection((host, int(port)), timeout=5)
+            silent.append(connection)
+            # A handshake's first bytes in half of them, and then none.
+            connection.sendall(b"\x16\x03\x01" * chance.randint(0, 1) + chance.randbytes(40))
+        assert predict_grpc(secured[0], ours, pair).entity_id == "u0001"
+        assert predict_http(secured[1], ours, pair).status_code == 200
+    finally:
+        for connection in silent:
+            connection.close()

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import threading
 import time
 from pathlib import Path
 
@@ -72,75 +71,6 @@ def test_every_worker_tells_the_same_sum_and_a_killed_ones_counts_stay(pair):
     assert metric(pair, "espalier_worker_restarts_total") == 2
     predict(pair, 10)
     assert metric(pair, COUNT) == 50
-
-
-def test_a_killed_workers_callers_find_the_other_one(pair):
-    answered, lost, over = [0], [], threading.Event()
-
-    def call():
-        while not over.is_set():
-            try:
-                predict(pair, 1)
-                answered[0] += 1
-            except grpc.RpcError as error:
-                lost.append(error.code())
-
-    threads = [threading.Thread(target=call) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    try:
-        pair.until(lambda: answered[0] > 50)
-        os.kill(worker_pids(pair)["w0"], signal.SIGKILL)
-        pair.until(lambda: metric_or_none(pair, "espalier_worker_restarts_total") == 1)
-        now = answered[0]
-        pair.until(lambda: answered[0] > now + 50)
-    finally:
-        over.set()
-        for thread in threads:
-            thread.join()
-    # Only what was on a connection to the killed one, at most one call a caller, or in its queue.
-    assert len(lost) <= 8
-    assert set(lost) <= {grpc.StatusCode.UNAVAILABLE}
-
-
-def metric_or_none(running, name):
-    try:
-        return metric(running, name)
-    except httpx.TransportError:
-        return None
-
-
-def test_sigterm_under_load_drains_both_and_loses_no_answer(dsn, registry, tmp_path):
-    answered, refused, lock = [], [], threading.Lock()
-
-    def call(address):
-        with grpc.insecure_channel(address, options=OWN) as channel:
-            stub = pb_grpc.PredictionServiceStub(channel)
-            while True:
-                try:
-                    asked = pb.BatchPredictRequest(entity_ids=ENTITIES)
-                    answer = stub.BatchPredict(asked, timeout=10)
-                except grpc.RpcError as error:
-                    with lock:
-                        refused.append(error.code())
-                    return
-                with lock:
-                    answered.append(len(answer.predictions))
-
-    with serving(dsn, registry.uri, tmp_path, "--workers", "2") as running:
-        assert "ready" in running.line(), running.log.read_text()
-        threads = [threading.Thread(target=call, args=(running.grpc_address,)) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        running.until(lambda: len(answered) > 50)
-        pids = worker_pids(running)
-        running.process.send_signal(signal.SIGTERM)
-        for thread in threads:
-            thread.join()
-        assert running.process.wait(20) == 0, running.log.read_text()
-    assert set(answered) == {len(ENTITIES)}
-    assert set(refused) == {grpc.StatusCode.UNAVAILABLE}
-    assert not any(Path(f"/proc/{pid}").exists() for pid in pids.values())
 
 
 def test_workers_do_not_outlive_a_parent_that_is_killed(pair):
