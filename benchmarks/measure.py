@@ -16,7 +16,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -121,6 +121,30 @@ def markdown(header: list[str], lines: list[list[str]]) -> str:
             *(f"| {' | '.join(cells)} |" for cells in lines),
         ]
     )
+
+
+def spread(values: Sequence[float], form: str) -> list[str]:
+    """The minimum, median and maximum as three cells, each by the format `form`."""
+    return [format(f(values), form) for f in (min, statistics.median, max)]
+
+
+def spread_header(name: str) -> list[str]:
+    """The header of the cells of `spread`."""
+    return [f"{name} min", "median", "max"]
+
+
+def pss(pid: int) -> int:
+    """Bytes of memory that a running process holds now, of shared pages its share; Linux alone.
+
+    Raises:
+        ProcessLookupError: it is not there.
+    """
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except OSError as error:
+        raise ProcessLookupError(f"there is no process {pid}, or no /proc") from error
+    (line,) = (line for line in text.splitlines() if line.startswith("Pss:"))
+    return int(line.split()[1]) * 1024
 
 
 def peak_rss(*pids: int) -> int:

@@ -33,6 +33,22 @@ def test_a_table_tells_ratios_of_medians() -> None:
     assert told[3] == "| theirs | 1 | 4.000 | 4.000 | 4.000 | 1.00 | 25 |"
 
 
+def test_a_spread_is_minimum_median_and_maximum() -> None:
+    assert measure.spread([3.0, 1.0, 2.0, 10.0], ".1f") == ["1.0", "2.5", "10.0"]
+    assert measure.spread_header("ms") == ["ms min", "median", "max"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell shares")
+def test_a_share_of_memory_is_no_more_than_what_the_process_has() -> None:
+    before = measure.pss(os.getpid())
+    held = b"x" * 200_000_000
+    now = measure.pss(os.getpid())
+    assert before + 150_000_000 < now <= measure.peak_rss()
+    assert held
+    with pytest.raises(ProcessLookupError):
+        measure.pss(2**22 + 1)
+
+
 def test_no_rounds_are_refused() -> None:
     with pytest.raises(ValueError, match="measure nothing"):
         measure.rounds({"a": int}, 0)

@@ -16,7 +16,7 @@ from espalier.features.layout import select_rows
 from espalier.postgres.connect import connect
 from espalier.prediction.v1 import prediction_pb2 as pb
 from espalier.prediction.v1 import prediction_pb2_grpc as pb_grpc
-from measure import machine, rounds, table
+from measure import machine, markdown, rounds, spread, spread_header, table
 from serving import servers
 from serving.place import Place, prepared
 
@@ -25,6 +25,7 @@ def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("data/seeds"), help="churn's batches")
+    parser.add_argument("--server", help="churn-server.pex; default: from source")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--rows", type=int, default=20_000, help="predictions a round")
     parser.add_argument("--batch", type=int, default=1000, help="entities in one request")
@@ -32,7 +33,7 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory() as scratch,
         prepared(options.data.absolute(), Path(scratch)) as place,
-        servers.ours(place) as side,
+        servers.ours(place, program=options.server) as side,
         grpc.insecure_channel(side.grpc) as channel,
     ):
         stub = pb_grpc.PredictionServiceStub(channel)
@@ -49,6 +50,12 @@ def main() -> None:
             warm_up=1,
         )
         print(table(timings, rows=options.rows, against="SQL read"))
+        base = timings.pop("SQL read").seconds
+        shares = [
+            [name, *spread([b / s for b, s in zip(base, one.seconds, strict=True)], ".2f")]
+            for name, one in timings.items()
+        ]
+        print("\n" + markdown(["rows/s as a share of", *spread_header("SQL read")], shares))
         print(f"\n{options.batch} entities a batch; {machine()}")
 
 

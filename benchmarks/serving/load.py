@@ -7,10 +7,17 @@ import re
 import shutil
 import subprocess
 import tempfile
+import threading
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from http import HTTPStatus
+from http.client import HTTPConnection
 from pathlib import Path
+from urllib.parse import urlsplit
 
+PREDICT = "espalier.prediction.v1.PredictionService/Predict"
 _INSTALL = {
     "ghz": "go install github.com/bojand/ghz/cmd/ghz@v0.93.0",
     "wrk": "apt-get install wrk",
@@ -108,6 +115,47 @@ def http(url: str, path: str, bodies: Sequence[str], *, callers: int, seconds: f
         p50=report["p50"] / 1e3,
         p99=report["p99"] / 1e3,
         failed=report["errors"],
+    )
+
+
+def paced(
+    url: str, path: str, bodies: Sequence[str], *, rate: float, callers: int, seconds: float
+) -> Load:
+    """POST the bodies in turn, so many a second whatever the server does; by `callers` connections.
+
+    A latency counts from when the request was due, so one that had to wait for a connection, since
+    those before it took long, has that in it.
+    """
+    address = urlsplit(url)
+    connections = threading.local()
+
+    def post(body: str, due: float) -> tuple[float, bool]:
+        time.sleep(max(0.0, due - time.perf_counter()))
+        if not hasattr(connections, "own"):
+            connections.own = HTTPConnection(str(address.hostname), address.port, timeout=20)
+        connections.own.request("POST", path, body, {"Content-Type": "application/json"})
+        answer = connections.own.getresponse()
+        answer.read()
+        return time.perf_counter() - due, answer.status == HTTPStatus.OK
+
+    with ThreadPoolExecutor(callers) as pool:
+        began = time.perf_counter() + 0.1
+        count = max(1, int(rate * seconds))
+        answers = list(
+            pool.map(
+                post,
+                (bodies[number % len(bodies)] for number in range(count)),
+                (began + number / rate for number in range(count)),
+            )
+        )
+        took = time.perf_counter() - began
+    milliseconds = sorted(seconds * 1e3 for seconds, _ in answers)
+    answered = sum(ok for _, ok in answers)
+    return Load(
+        rate=answered / took,
+        p50=milliseconds[count // 2],
+        p99=milliseconds[min(count - 1, count * 99 // 100)],
+        failed=count - answered,
     )
 
 

@@ -1,7 +1,7 @@
 """Model servers that score features given in the request, each as its documentation runs it.
 
-MLflow is in our lock. MLServer and BentoML ask for libraries that contradict ours and each other, so
-each gets an environment of its own, made once under `--peers` from the pins below.
+MLflow is in our lock. The others, and the protocol's own clients, ask for libraries that contradict
+ours and each other, so each gets an environment, made once under `--peers` from the pins below.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from serving.servers import Side
 _PINS = {
     "mlserver": ["mlserver==1.7.1", "mlserver-sklearn==1.7.1", "scikit-learn==1.9.1"],
     "bentoml": ["bentoml==1.4.39", "scikit-learn==1.9.1"],
+    "triton-client": ["tritonclient[grpc]==2.73.0"],
+    "kserve-client": ["kserve==0.21.0"],
 }
 _PATIENCE_SECONDS = 120
 # Fits the project's own pipeline with the environment's own scikit-learn.
@@ -75,7 +77,7 @@ def mlflow(place: Place, _peers: Path) -> Iterator[Side]:
 @contextmanager
 def mlserver(place: Place, peers: Path) -> Iterator[Side]:
     """MLServer's scikit-learn runtime; Open Inference Protocol over gRPC and HTTP."""
-    python = _environment("mlserver", peers)
+    python = environment("mlserver", peers)
     folder = place.folder / "mlserver"
     folder.mkdir(exist_ok=True)
     _fit(place, python, folder / "model.joblib")
@@ -116,7 +118,7 @@ def mlserver(place: Place, peers: Path) -> Iterator[Side]:
 @contextmanager
 def bentoml(place: Place, peers: Path) -> Iterator[Side]:
     """BentoML with its own batching; POST /predict {"rows": [[...]]}."""
-    python = _environment("bentoml", peers)
+    python = environment("bentoml", peers)
     folder = place.folder / "bentoml"
     folder.mkdir(exist_ok=True)
     _fit(place, python, folder / "model.joblib")
@@ -138,8 +140,8 @@ def bentoml(place: Place, peers: Path) -> Iterator[Side]:
         yield Side(process, http=url)
 
 
-def _environment(name: str, peers: Path) -> Path:
-    """The environment's Python, made when it is not there yet."""
+def environment(name: str, peers: Path) -> Path:
+    """The Python of a peer's environment, made when it is not there yet."""
     folder = peers / name
     python = folder / "bin" / "python"
     done = folder / "complete"

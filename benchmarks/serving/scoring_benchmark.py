@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
 import tempfile
 from collections.abc import Callable
@@ -21,7 +20,7 @@ import numpy as np
 from google.protobuf import descriptor_pb2
 
 from inference import open_inference_pb2 as oip
-from measure import machine, markdown
+from measure import machine, markdown, spread, spread_header
 from serving import load, peers, servers
 from serving.load import Load
 from serving.place import Place, prepared
@@ -39,6 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("data/seeds"), help="churn's batches")
     parser.add_argument("--peers", type=Path, required=True, help="folder of their environments")
+    parser.add_argument("--server", help="churn-server.pex; default: from source")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--callers", type=int, default=16)
@@ -47,7 +47,7 @@ def main() -> None:
         tempfile.TemporaryDirectory() as scratch,
         prepared(options.data.absolute(), Path(scratch)) as place,
     ):
-        sides = _sides(place, options.peers.absolute())
+        sides = _sides(place, options.peers.absolute(), options.server)
         found: dict[str, list[Load]] = {name: [] for name in sides}
         for number in range(options.rounds):
             names = list(sides)
@@ -61,7 +61,7 @@ def main() -> None:
         print(f"\n{options.callers} callers; {machine()}")
 
 
-def _sides(place: Place, folder: Path) -> dict[str, tuple[Start, Call]]:
+def _sides(place: Place, folder: Path, program: str | None) -> dict[str, tuple[Start, Call]]:
     # None of them takes a missing value in JSON.
     rows = [row.tolist() for row in place.rows[~np.isnan(place.rows).any(axis=1)][:500]]
     name = place.project.name
@@ -89,7 +89,7 @@ def _sides(place: Place, folder: Path) -> dict[str, tuple[Start, Call]]:
 
     probabilities: list[dict[str, object]] = [{"name": "predict_proba"}]
     return {
-        _OURS: (servers.ours, infer("FP32", [])),
+        _OURS: (lambda p: servers.ours(p, program=program), infer("FP32", [])),
         "MLServer (gRPC)": (
             lambda p: peers.mlserver(p, folder),
             infer("FP64", probabilities),
@@ -131,22 +131,18 @@ def _protoset(path: Path) -> Path:
 
 
 def _tell(found: dict[str, list[Load]]) -> None:
-    def three(values: list[float], form: str) -> list[str]:
-        return [format(f(values), form) for f in (min, statistics.median, max)]
-
-    ours = statistics.median(one.rate for one in found[_OURS])
     lines = [
         [
             name,
-            *three([one.rate for one in loads], ",.0f"),
-            *three([one.p99 for one in loads], ".1f"),
+            *spread([one.rate for one in loads], ",.0f"),
+            *spread([one.p99 for one in loads], ".1f"),
             str(sum(one.failed for one in loads)),
-            f"{ours / statistics.median(one.rate for one in loads):.1f}",
+            *spread([a.rate / b.rate for a, b in zip(found[_OURS], loads, strict=True)], ".1f"),
         ]
         for name, loads in found.items()
     ]
-    header = ["side", "answers/s min", "median", "max", "p99 ms min", "median", "max", "failed"]
-    print(markdown([*header, "ours is x"], lines))
+    header = ["side", *spread_header("answers/s"), *spread_header("p99 ms"), "failed"]
+    print(markdown([*header, *spread_header("ours is x")], lines))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -26,7 +26,12 @@ class Side:
 
 
 @contextmanager
-def ours(place: Place, *arguments: str, program: str | None = None) -> Iterator[Side]:
+def ours(
+    place: Place,
+    *arguments: str,
+    program: str | None = None,
+    variables: Mapping[str, str] | None = None,
+) -> Iterator[Side]:
     """Our server, from source or from a PEX, with the options that people start it with."""
     with ExitStack() as exits:
         grpc, http = (f"127.0.0.1:{exits.enter_context(reserved_port())}" for _ in range(2))
@@ -43,7 +48,12 @@ def ours(place: Place, *arguments: str, program: str | None = None) -> Iterator[
                     *("--as-of", place.as_of.date().isoformat(), *arguments),
                 ],
                 log=place.folder / "ours.log",
-                env={**python_environment(), **_variables(place)},
+                env={
+                    # A PEX brings all that it imports.
+                    **({} if program else python_environment()),
+                    **_variables(place),
+                    **(variables or {}),
+                },
             )
         )
         process.wait_until(lambda: answers(f"http://{http}/ready"), seconds=_PATIENCE_SECONDS)
@@ -75,7 +85,8 @@ def template(place: Place) -> Iterator[Side]:
 def echo(place: Place) -> Iterator[Side]:
     """A bare grpc.aio server of the same messages."""
     with reserved_port() as port:
-        log = place.folder / "echo.log"
+        # Its own for each start: what is waited for is in it.
+        log = place.folder / f"echo-{port}.log"
         address = f"127.0.0.1:{port}"
         with Process(
             "the echo server",

@@ -195,6 +195,11 @@ class Project:
         raise ConfigurationError(f"project {self.name} declares no table {name}")
 
     @property
+    def key_type(self) -> ColumnType:
+        """The join key's type among the features; TEXT and INTEGER can be served."""
+        return self.table(self.view.table).column(self.entity.join_key).type
+
+    @property
     def event_time(self) -> str:
         """The feature table's event-time column."""
         name = self.table(self.view.table).event_time

@@ -25,12 +25,12 @@ _FIXED: dict[str, tuple[str, str]] = {
     # Microseconds, as are int8's units of the same width.
     "timestamptz": (">i8", "int64"),
 }
-_SIGNATURE = b"PGCOPY\n\xff\r\n\0"
-_HEADER_SIZE = len(_SIGNATURE) + 8
+SIGNATURE = b"PGCOPY\n\xff\r\n\0"
+_HEADER_SIZE = len(SIGNATURE) + 8
 # PostgreSQL's infinite times, and NumPy's "not a time".
 NO_TIME = -(2**63)
 # PostgreSQL counts from 2000-01-01, NumPy from 1970-01-01.
-_EPOCH_SHIFT = 946_684_800_000_000
+EPOCH_SHIFT = 946_684_800_000_000
 _ROWS_A_CHUNK = 16_384
 
 Array = npt.NDArray[Any]
@@ -97,7 +97,7 @@ def read_columns(
 def _rows(copy: Any) -> Iterator[bytes]:
     """Each row's bytes; libpq gives one row at a time, the header with the first."""
     first = bytes(copy.read())
-    assert first.startswith(_SIGNATURE), "PostgreSQL writes a signature first"
+    assert first.startswith(SIGNATURE), "PostgreSQL writes a signature first"
     row = first[_HEADER_SIZE:]
     while True:
         # Fewer fields than none end the data.
@@ -131,5 +131,5 @@ def _native(stored: Array, kind: Kind) -> Array:
     values = stored.astype(_FIXED[kind][1])
     if kind == "timestamptz":
         infinite = (values == NO_TIME) | (values == 2**63 - 1)
-        values = np.where(infinite, NO_TIME, values + _EPOCH_SHIFT).view("datetime64[us]")
+        values = np.where(infinite, NO_TIME, values + EPOCH_SHIFT).view("datetime64[us]")
     return values

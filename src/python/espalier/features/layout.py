@@ -7,6 +7,7 @@ the prediction server reads it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from psycopg import sql
@@ -16,6 +17,7 @@ from espalier.errors import ConfigurationError
 SCHEMA = "online"
 # PostgreSQL cuts longer names off, and two of them could then be one.
 _NAME_LIMIT = 63
+_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}", re.ASCII)
 
 
 def table_name(project: str, view: str) -> str:
@@ -31,6 +33,11 @@ def table_name(project: str, view: str) -> str:
             fix="give the project or its feature view a shorter name",
         )
     return name
+
+
+def is_integer_key(key: str) -> bool:
+    """Whether a key, which is text on the wire, names one of a BIGINT column, in its one way."""
+    return _INTEGER.fullmatch(key) is not None and -(2**63) <= int(key) < 2**63
 
 
 def select_rows(project: str, view: str, join_key: str, features: Sequence[str]) -> sql.Composed:

@@ -107,13 +107,8 @@ def features_at(
     project: Project,
     *,
     when: date,
-    first: str | None = None,
-    before: str | None = None,
 ) -> pd.DataFrame:
     """Each entity's features as known at `when`, midnight UTC, unless older than the view's ttl.
-
-    `first` and `before` bound the entities' keys, as text, in the database's own order of them:
-    from the one on, and up to and without the other.
 
     Returns:
         The join key, feature_time, then the features as in `training_set`. Sorted by join key.
@@ -121,34 +116,55 @@ def features_at(
     Raises:
         ConfigurationError: nothing of the project was ingested yet.
     """
+    newest, parameters = newest_rows(project, project.view.features, when=when)
     query = sql.SQL(
-        "SELECT event_time, {numbers}, entity FROM ("
-        " SELECT DISTINCT ON ({key}) {key} AS entity, {event_time} AS event_time, {features}"
-        " FROM {table} WHERE {event_column} <= {at} AND {event_column} >= {oldest}"
-        " AND known_at <= %(at)s{from_first}{up_to_before}"
-        " ORDER BY {key}, {event_column} DESC, known_at DESC, snapshot_id DESC) AS newest "
-        "ORDER BY {order}"
-    ).format(
-        **_parts(project),
-        at=_event_bound(project, "%(at)s::timestamptz"),
-        oldest=_event_bound(project, "%(at)s::timestamptz - %(ttl)s::interval"),
-        from_first=_key_bound(project, ">= %(from_key)s", wanted=first is not None),
-        up_to_before=_key_bound(project, "< %(to_key)s", wanted=before is not None),
-    )
+        "SELECT event_time, {numbers}, entity FROM ({newest}) AS newest ORDER BY {order}"
+    ).format(**_parts(project), newest=newest)
     feature_time, *features, key = _fetch(
-        connection,
-        project,
-        query,
-        ("timestamptz",),
-        at=history.midnight(when),
-        ttl=project.view.ttl,
-        from_key=first,
-        to_key=before,
+        connection, project, query, ("timestamptz",), **parameters
     )
     frame = _frame(project, features)
     frame.insert(0, "feature_time", _times(feature_time))
     frame.insert(0, project.entity.join_key, key)
     return frame
+
+
+def newest_rows(
+    project: Project,
+    features: Sequence[str],
+    *,
+    when: date,
+    first: str | None = None,
+    before: str | None = None,
+) -> tuple[sql.Composed, dict[str, Any]]:
+    """The query behind `features_at`, with its parameters, for all entities or some.
+
+    It gives `entity`, `event_time` (timestamptz) and the named features as they are stored.
+
+    `first` and `before` bound the entities' keys, as text, in the database's own order of them,
+    which is that of the rows: from the one on, and up to and without the other.
+    """
+    query = sql.SQL(
+        "SELECT DISTINCT ON ({key}) {key} AS entity, {event_time} AS event_time, {features}"
+        " FROM {table} WHERE {event_column} <= {at} AND {event_column} >= {oldest}"
+        " AND known_at <= %(at)s{from_first}{up_to_before}"
+        " ORDER BY {key}, {event_column} DESC, known_at DESC, snapshot_id DESC"
+    ).format(
+        **{
+            **_parts(project),
+            "features": sql.SQL(", ").join(map(sql.Identifier, features)),
+        },
+        at=_event_bound(project, "%(at)s::timestamptz"),
+        oldest=_event_bound(project, "%(at)s::timestamptz - %(ttl)s::interval"),
+        from_first=_key_bound(project, ">= %(from_key)s", wanted=first is not None),
+        up_to_before=_key_bound(project, "< %(to_key)s", wanted=before is not None),
+    )
+    return query, {
+        "at": history.midnight(when),
+        "ttl": project.view.ttl,
+        "from_key": first,
+        "to_key": before,
+    }
 
 
 def _parts(project: Project) -> dict[str, sql.Composable]:

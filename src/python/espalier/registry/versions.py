@@ -11,7 +11,7 @@ from typing import Any
 from espalier.errors import BadData, GateRefused, ModelNotReady, UsageError
 from espalier.registry import download
 from espalier.registry.download import StoredFile
-from espalier.registry.manifest import GATE, PROVENANCE
+from espalier.registry.manifest import ASKED_BY, GATE, PROVENANCE
 from espalier.registry.rest import MlflowRest, with_tags
 
 # MLflow hands out at most so many versions at a time.
@@ -50,16 +50,39 @@ def list_versions(tracking_uri: str, project: str, *, limit: int = MOST) -> list
     Raises:
         DependencyUnreachable: MLflow does not answer.
     """
-    asked = {
-        "filter": f"name='{project}'",
-        "max_results": str(min(limit, MOST)),
-        "order_by": "version_number DESC",
-    }
     with MlflowRest(tracking_uri) as mlflow:
-        answer = mlflow.get("model-versions/search", asked) or {}
-        records = [with_tags(record) for record in answer.get("model_versions", [])]
+        records = _newest(mlflow, project, min(limit, MOST))
         aliases = mlflow.aliases(project)
         return [_version(mlflow, record, aliases) for record in records]
+
+
+def asked_for(tracking_uri: str, project: str, asked_by: str) -> Version | None:
+    """The version, of the newest, whose training was asked for under a name; None without one.
+
+    Raises:
+        DependencyUnreachable: MLflow does not answer.
+    """
+    with MlflowRest(tracking_uri) as mlflow:
+        for record in _newest(mlflow, project, MOST):
+            if record["tags"].get(ASKED_BY) == asked_by:
+                return _version(mlflow, record, mlflow.aliases(project))
+    return None
+
+
+def document(tracking_uri: str, project: str, version: str, name: str) -> Mapping[str, Any]:
+    """A JSON document of a version; empty when a version has none.
+
+    Raises:
+        BadData: it was changed after it was registered, or is not JSON.
+        DependencyUnreachable: MLflow does not answer.
+    """
+    try:
+        found = json.loads(download.fetch_document(tracking_uri, project, version, name))
+    except ModelNotReady:
+        return {}
+    except ValueError as error:
+        raise BadData(f"{name} of {project} version {version} is not JSON") from error
+    return found if isinstance(found, dict) else {}
 
 
 def show(tracking_uri: str, project: str, version_or_alias: str) -> Details:
@@ -78,8 +101,8 @@ def show(tracking_uri: str, project: str, version_or_alias: str) -> Details:
     return Details(
         version=found,
         files=download.stored_files(tracking_uri, project, found.version),
-        provenance=_document(tracking_uri, project, found.version, PROVENANCE),
-        gate=_document(tracking_uri, project, found.version, GATE),
+        provenance=document(tracking_uri, project, found.version, PROVENANCE),
+        gate=document(tracking_uri, project, found.version, GATE),
         run_page=f"{tracking_uri}/#/experiments/{experiment}/runs/{found.run_id}",
     )
 
@@ -120,11 +143,21 @@ def gate_evidence(
             fix="train again, or promote it all the same with --force; the ledger will say so",
         )
     evidence = {
-        "gate": _document(tracking_uri, project, version, GATE),
+        "gate": document(tracking_uri, project, version, GATE),
         "verdict": found.gate,
         "run_id": found.run_id,
     }
     return {**evidence, "forced_against": objection} if objection else evidence
+
+
+def _newest(mlflow: MlflowRest, project: str, limit: int) -> list[dict[str, Any]]:
+    asked = {
+        "filter": f"name='{project}'",
+        "max_results": str(limit),
+        "order_by": "version_number DESC",
+    }
+    answer = mlflow.get("model-versions/search", asked) or {}
+    return [with_tags(record) for record in answer.get("model_versions", [])]
 
 
 def _find(
@@ -157,14 +190,3 @@ def _version(mlflow: MlflowRest, record: Mapping[str, Any], aliases: Mapping[str
         metrics={str(m["key"]): float(m["value"]) for m in data.get("metrics", [])},
         tags=tags,
     )
-
-
-def _document(tracking_uri: str, project: str, version: str, name: str) -> Mapping[str, Any]:
-    """A JSON document of a version; empty when a version has none."""
-    try:
-        found = json.loads(download.fetch_document(tracking_uri, project, version, name))
-    except ModelNotReady:
-        return {}
-    except ValueError as error:
-        raise BadData(f"{name} of {project} version {version} is not JSON") from error
-    return found if isinstance(found, dict) else {}

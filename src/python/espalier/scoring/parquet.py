@@ -65,7 +65,9 @@ class ParquetSink:
         """Store one part under its name, once it is complete; the same rows again are the same."""
         table = table.replace_schema_metadata({_KEY: json.dumps(asdict(part)).encode()})
         buffer = io.BytesIO()
-        pq.write_table(table, buffer, compression="zstd")
+        # Keys and scores hardly repeat; a dictionary of them is tried and thrown away.
+        repeating = ["prediction", "model_version", "feature_time"]
+        pq.write_table(table, buffer, compression="zstd", use_dictionary=repeating)
         self.folder.write(_name(part), buffer.getvalue())
 
     def close(self, plan: Plan) -> int:

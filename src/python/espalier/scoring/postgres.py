@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.csv
 from psycopg import sql
 
 from espalier.errors import BadData
 from espalier.postgres.connect import connect
+from espalier.scoring import binary_copy
 from espalier.scoring.plan import Part, Plan
 
 
@@ -54,16 +53,10 @@ class PostgresSink:
             )
             if marked.rowcount == 0:
                 return
-            rows = table.drop_columns(["model_version"]).add_column(
-                0, "run_id", pa.array([self.run_id] * len(table), pa.int64())
-            )
-            buffer = io.BytesIO()
-            pyarrow.csv.write_csv(rows, buffer, pyarrow.csv.WriteOptions(include_header=False))
-            with (
-                connection.cursor() as cursor,
-                cursor.copy(sql.SQL("COPY {} FROM STDIN (FORMAT csv)").format(self._table)) as copy,
-            ):
-                copy.write(buffer.getbuffer())
+            target = sql.SQL("COPY {} FROM STDIN (FORMAT BINARY)").format(self._table)
+            with connection.cursor() as cursor, cursor.copy(target) as copy:
+                for rows in binary_copy.score_rows(self.run_id, table, table.column_names[0]):
+                    copy.write(rows)
 
     def close(self, plan: Plan) -> int:  # noqa: ARG002  # as any sink
         """Attach the partition, whose primary key says that no entity is there twice."""

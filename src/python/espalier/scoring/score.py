@@ -165,7 +165,7 @@ def score_with(
 
 
 class _Silent(Progress):
-    def _say(self, text: str) -> None:
+    def _say(self, text: str, *, stays: bool = True) -> None:
         pass
 
 

@@ -274,6 +274,26 @@ def test_progress_is_told(dsn: str, model: FetchedModel, tmp_path: Path) -> None
     assert last.startswith("score: 4 of 4 parts, ")
 
 
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_has_one_line_and_a_log_few() -> None:
+    seen, logged = Terminal(), io.StringIO()
+    for progress in (Progress(every=0, stream=seen), Progress(stream=logged)):
+        progress.begin(parts=50, kept=0)
+        for _ in range(50):
+            progress.part(2)
+    assert seen.getvalue().count("\n") == 1
+    assert seen.getvalue().endswith("\x1b[K\n")
+    lines = seen.getvalue().split("\r")[1:]
+    assert len(lines) == 50
+    assert lines[-1].startswith("score: 50 of 50 parts, 100 rows, ")
+    (line,) = logged.getvalue().splitlines()
+    assert line.startswith("score: 50 of 50 parts, 100 rows, ")
+
+
 def test_a_url(dsn: str, model: FetchedModel, tmp_path: Path) -> None:
     """Any that fsspec knows; its memory stands for an object store."""
     url = f"memory://{tmp_path.name}/scores"

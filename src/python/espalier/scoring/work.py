@@ -11,12 +11,12 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
-from espalier.features import point_in_time
 from espalier.postgres.connect import connect
 from espalier.project import Project
 from espalier.registry.download import FetchedModel
 from espalier.registry.manifest import ModelManifest
 from espalier.scoring.plan import Part, Plan
+from espalier.scoring.read import part_features
 from espalier.serving.loading import open_scorer
 from espalier.serving.scorer import checked
 
@@ -61,28 +61,32 @@ def score_part(job: Job, part: Part) -> int:
         DependencyUnreachable: PostgreSQL does not answer.
         ConfigurationError: the output cannot be written.
     """
+    features = job.manifest.features
     with connect(job.dsn) as connection:
-        rows = point_in_time.features_at(
-            connection, job.project, when=job.as_of, first=part.first, before=part.before
+        rows = part_features(
+            connection,
+            job.project,
+            features,
+            as_of=job.as_of,
+            first=part.first,
+            before=part.before,
         )
-    features = list(job.manifest.features)
     scores = np.empty(0)
-    if len(rows):
+    if len(rows.keys):
         # A scorer opens a file and stays in its process, so each part opens it: milliseconds.
         with tempfile.TemporaryDirectory(prefix="espalier-score-") as folder:
             path = Path(folder, job.manifest.file)
             path.write_bytes(job.content)
             scorer = open_scorer(path, len(features))
-            scores = checked(scorer.run(rows[features].to_numpy(dtype=np.float64)))
-    key = job.project.entity.join_key
+            scores = checked(scorer.run(rows.matrix))
     table = pa.table(
         {
-            key: pa.array(rows[key]),
+            job.project.entity.join_key: rows.keys,
             "score": pa.array(scores, pa.float64()),
             "prediction": pa.array((scores >= job.manifest.threshold).astype(np.float64)),
-            "model_version": pa.array([job.version] * len(rows), pa.string()),
-            "feature_time": pa.array(rows["feature_time"], pa.timestamp("us", tz="UTC")),
+            "model_version": pa.repeat(job.version, len(scores)),
+            "feature_time": rows.times,
         }
     )
     job.sink.write(part, table)
-    return len(rows)
+    return len(scores)
