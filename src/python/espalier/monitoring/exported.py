@@ -244,6 +244,13 @@ METRICS: tuple[Metric, ...] = (
         "SELECT project, flow, state, count(*) FROM espalier.flow_runs GROUP BY 1, 2, 3",
     ),
     Metric(
+        "flow_last_run_failed",
+        "1 when the newest run of the flow that ended, ended by an error.",
+        ("project", "flow"),
+        "SELECT DISTINCT ON (project, flow) project, flow, (state = 'failed')::int "
+        "FROM espalier.flow_runs ORDER BY project, flow, id DESC",
+    ),
+    Metric(
         "champion_info",
         "1, with the version that was made champion last.",
         ("project", "version"),

@@ -1,12 +1,14 @@
 """Exports what monitoring stored in PostgreSQL to Prometheus.
 
 Each scrape asks the database anew, in one read-only transaction whose statements may take a
-declared time. A database that does not answer is `espalier_exporter_up 0`; a query that fails or
-takes too long leaves its metric out and counts, the others are told.
+declared time. A database that does not answer, or hangs, is `espalier_exporter_up 0`; a query that
+fails or takes too long leaves its metric out and counts, the others are told.
 """
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -28,6 +30,7 @@ DEFAULT_ADDRESS = "127.0.0.1:9108"
 # So many combinations of labels each metric may have, and characters each value.
 MAXIMUM_SERIES = 500
 _LONGEST_LABEL = 100
+_CONNECT_SECONDS = 3
 Family = GaugeMetricFamily | CounterMetricFamily
 
 
@@ -49,7 +52,8 @@ class DatabaseCollector(Collector):
             metrics: What is asked.
             statement_timeout_ms: After which PostgreSQL gives up one query.
             scrape_seconds: After which the remaining metrics are left out, to answer before
-                Prometheus gives up; its default is 10 s.
+                Prometheus gives up; its default is 10 s. A database that says nothing by then is
+                left.
         """
         self._dsn, self._metrics = dsn, metrics
         self._timeout_ms, self._scrape_seconds = statement_timeout_ms, scrape_seconds
@@ -67,7 +71,10 @@ class DatabaseCollector(Collector):
         up = GaugeMetricFamily(f"{PREFIX}exporter_up", "1 when the database answers.")
         families: list[Family] = []
         try:
-            with connect(self._dsn, autocommit=True) as connection:
+            with (
+                connect(self._dsn, autocommit=True, timeout_seconds=_CONNECT_SECONDS) as connection,
+                _cut_off(connection, self._scrape_seconds - (time.monotonic() - began) + 0.5),
+            ):
                 connection.execute("SET default_transaction_read_only = on")
                 connection.execute(
                     sql.SQL("SET statement_timeout = {}").format(sql.Literal(self._timeout_ms))
@@ -107,6 +114,19 @@ class DatabaseCollector(Collector):
             family = GaugeMetricFamily(PREFIX + name, text)
             family.add_metric([], value)
             yield family
+
+
+@contextmanager
+def _cut_off(connection: Connection, seconds: float) -> Iterator[None]:
+    """End what waits for the server after so long: one that hangs keeps no time limit of ours."""
+    with socket.socket(fileno=os.dup(connection.fileno())) as line:
+        timer = threading.Timer(seconds, line.shutdown, [socket.SHUT_RDWR])
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            timer.join()
 
 
 def _ask(connection: Connection, metric: Metric) -> tuple[Family | None, bool]:

@@ -112,6 +112,8 @@ def test_what_is_stored_is_told(dsn: str) -> None:
     assert 0 <= told["espalier_champion_age_seconds", "shop"] < 600
     assert told["espalier_promotions_total", "shop", "promote"] == 1
     assert told["espalier_flow_runs_total", "shop", "train", "failed"] == 1
+    assert told["espalier_flow_last_run_failed", "shop", "train"] == 1
+    assert told["espalier_flow_last_run_failed", "shop", "monitor"] == 0
     assert 30 <= told["espalier_flow_duration_seconds", "shop", "train"] < 60
     succeeded = told["espalier_flow_last_success_timestamp_seconds", "shop", "monitor"]
     assert abs(succeeded - time.time()) < 600

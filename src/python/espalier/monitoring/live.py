@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -90,8 +90,8 @@ class Live:
 def measure(project: Project, *, as_of: date, dsn: str) -> Live:
     """Measure the label times that became known by `as_of`, and store it.
 
-    Those are the newest one, again at each run, and every one that was not measured yet. What joins
-    a prediction with a label is told in `live_rows`. Versions with fewer than `MINIMUM_ANSWERS` of
+    Those are the newest one, again at each run, and every one that was not measured yet or whose
+    labels were revised since. What joins a prediction with a label is told in `live_rows`. Versions with fewer than `MINIMUM_ANSWERS` of
     either class at a label time are left out.
 
     Metrics are those of `training.evaluate`; intervals are percentile bootstrap ones at the gate's
@@ -101,19 +101,22 @@ def measure(project: Project, *, as_of: date, dsn: str) -> Live:
         ConfigurationError: nothing of the project was ingested yet.
         DependencyUnreachable: PostgreSQL does not answer.
     """
-    run_id = str(uuid.uuid4())
     performances: list[Performance] = []
     comparisons: list[ShadowComparison] = []
     with connect(dsn) as connection:
         times = live_rows.label_times(connection, project, as_of=as_of)
         done = _measured(connection, project)
-        for time in [t for t in times if t not in done or t == times[-1]]:
+        newest = max(times, default=None)
+        # As they are now: predictions of an older time do not change, its labels may.
+        asked = {t: s for t, s in times.items() if t == newest or done.get(t) != s}
+        for time in asked:
             found = live_rows.answers(connection, project, label_time=time, as_of=as_of)
             usable = [answers for answers in found if _enough(answers.labels)]
             performances += [_performance(project, time, answers) for answers in usable]
             comparisons += _comparisons(project, time, usable)
-        _store(connection, project, run_id, performances, comparisons)
-    return Live(run_id, tuple(performances), tuple(comparisons))
+        measured = Live(str(uuid.uuid4()), tuple(performances), tuple(comparisons))
+        _store(connection, project, measured, asked)
+    return measured
 
 
 def _enough(labels: npt.NDArray[np.bool_]) -> bool:
@@ -195,34 +198,36 @@ def _comparisons(project: Project, time: date, found: Sequence[Answers]) -> list
     return pairs
 
 
-def _measured(connection: Connection, project: Project) -> set[date]:
+def _measured(connection: Connection, project: Project) -> dict[date, int | None]:
+    """The label times that were measured, and the newest snapshot of the labels they had then."""
     rows = connection.execute(
-        "SELECT DISTINCT label_time FROM espalier.live_performance WHERE project = %s",
+        "SELECT DISTINCT ON (label_time) label_time, labels_snapshot "
+        "FROM espalier.live_performance WHERE project = %s ORDER BY label_time, id DESC",
         [project.name],
     ).fetchall()
-    return {row[0] for row in rows}
+    return dict(rows)
 
 
 def _store(
     connection: Connection,
     project: Project,
-    run_id: str,
-    performances: Sequence[Performance],
-    comparisons: Sequence[ShadowComparison],
+    found: Live,
+    snapshots: Mapping[date, int],
 ) -> None:
+    run_id = found.run_id
     with connection.cursor() as cursor:
         cursor.executemany(
             "INSERT INTO espalier.live_performance (run_id, project, label_time, model_version, "
-            "role, metric, value, low, high, rows, positives, unserved) "
-            "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+            "role, metric, value, low, high, rows, positives, unserved, labels_snapshot) "
+            "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
             [
                 (
                     *(run_id, project.name, one.label_time, one.model_version, one.role, name),
-                    *(found.value, found.interval.low, found.interval.high),
-                    *(one.rows, one.positives, one.unserved),
+                    *(measured.value, measured.interval.low, measured.interval.high),
+                    *(one.rows, one.positives, one.unserved, snapshots[one.label_time]),
                 )
-                for one in performances
-                for name, found in one.metrics.items()
+                for one in found.performances
+                for name, measured in one.metrics.items()
             ],
         )
         cursor.executemany(
@@ -234,7 +239,7 @@ def _store(
                     *(run_id, project.name, one.label_time, one.model_version, one.role, number),
                     *(group.rows, group.mean_score, group.positive_share),
                 )
-                for one in performances
+                for one in found.performances
                 for number, group in enumerate(one.calibration)
             ],
         )
@@ -246,9 +251,9 @@ def _store(
                 (
                     *(run_id, project.name, one.label_time, one.champion, one.shadow, name),
                     *(one.champion_metrics[name], one.shadow_metrics[name]),
-                    *(found.value, found.interval.low, found.interval.high, one.rows),
+                    *(gained.value, gained.interval.low, gained.interval.high, one.rows),
                 )
-                for one in comparisons
-                for name, found in one.differences.items()
+                for one in found.comparisons
+                for name, gained in one.differences.items()
             ],
         )

@@ -40,17 +40,20 @@ class Answers:
     unserved: int
 
 
-def label_times(connection: Connection, project: Project, *, as_of: date) -> list[date]:
-    """The label times of which labels are known by `as_of`, oldest first."""
+def label_times(connection: Connection, project: Project, *, as_of: date) -> dict[date, int]:
+    """The label times of which labels are known by `as_of`, oldest first.
+
+    With each goes the newest snapshot that added to its labels or revised one.
+    """
     rows = connection.execute(
         _format(
             project,
-            "SELECT DISTINCT {instant} AS at FROM {labels} "
-            "WHERE known_at <= %(as_of)s AND {label} IS NOT NULL ORDER BY at",
+            "SELECT {instant} AS at, max(snapshot_id) FROM {labels} WHERE known_at <= %(as_of)s "
+            "GROUP BY at HAVING bool_or({label} IS NOT NULL) ORDER BY at",
         ),
         {"as_of": history.midnight(as_of)},
     ).fetchall()
-    return [row[0].date() for row in rows]
+    return {instant.date(): snapshot for instant, snapshot in rows}
 
 
 def answers(

@@ -195,3 +195,52 @@ def test_too_few_answers(dsn: str) -> None:
     found = run(dsn)
     assert found.performances == ()
     assert found.newest is None
+
+
+def test_labels_that_are_revised_are_measured_again(dsn: str) -> None:
+    july = date(1997, 7, 31)
+    with connect(dsn) as connection:
+        serve(connection, at(MARCH), "1", GOOD, of=MARCH)
+        serve(connection, at(APRIL), "1", GOOD, of=APRIL)
+    assert [p.label_time for p in run(dsn).performances] == [MARCH, APRIL]
+    assert [p.label_time for p in run(dsn).performances] == [APRIL]
+    revised = CLOSED.copy()
+    revised[:50] = ~revised[:50]
+    with connect(dsn) as connection:
+        made = connection.execute(
+            "INSERT INTO espalier.snapshots (project, as_of, revision, digest, files, "
+            "row_counts, validation, created_by) "
+            "VALUES ('shop', '1997-07-31', 2, '', '{}', '{}', '{}', 'test') RETURNING id"
+        ).fetchone()
+        assert made is not None
+        insert(
+            connection,
+            SHOP,
+            "endings",
+            day=MARCH,
+            known=july,
+            snapshot=made[0],
+            rows=list(zip(NAMES[:50], revised[:50].tolist(), strict=True)),
+        )
+    # What was not known on that day is no reason.
+    assert [p.label_time for p in run(dsn).performances] == [APRIL]
+    march, april = run(dsn, july).performances
+    assert (march.label_time, april.label_time) == (MARCH, APRIL)
+    assert march.metrics["roc_auc"].value == pytest.approx(roc_auc_score(revised, GOOD))
+    assert [p.label_time for p in run(dsn, july).performances] == [APRIL]
+    with connect(dsn) as connection:
+        stored = connection.execute(
+            "SELECT value FROM espalier.live_performance "
+            "WHERE label_time = %s AND metric = 'roc_auc' ORDER BY id",
+            [MARCH],
+        ).fetchall()
+        latest = connection.execute(
+            "SELECT value, labels_snapshot FROM espalier.live_performance_latest "
+            "WHERE label_time = %s AND metric = 'roc_auc'",
+            [MARCH],
+        ).fetchall()
+    # The first one stays; the newest counts.
+    assert [row[0] for row in stored] == pytest.approx(
+        [roc_auc_score(CLOSED, GOOD), roc_auc_score(revised, GOOD)]
+    )
+    assert latest == [(stored[1][0], made[0])]

@@ -15,15 +15,19 @@ _OPTIONS = "-c timezone=UTC -c search_path=public"
 _TIMEOUT_SECONDS = 10
 
 
-def connect(dsn: str, *, autocommit: bool = False) -> Connection:
+def connect(
+    dsn: str, *, autocommit: bool = False, timeout_seconds: int = _TIMEOUT_SECONDS
+) -> Connection:
     """Open a connection whose session is in UTC and looks for unqualified names in public alone.
+
+    A server that does not answer within `timeout_seconds`, at least 2, is unreachable.
 
     Raises:
         DependencyUnreachable: PostgreSQL does not answer or refuses the role.
     """
     try:
         return psycopg.connect(
-            dsn, autocommit=autocommit, connect_timeout=_TIMEOUT_SECONDS, options=_OPTIONS
+            dsn, autocommit=autocommit, connect_timeout=timeout_seconds, options=_OPTIONS
         )
     except psycopg.OperationalError as error:
         raise unreachable(error) from error
