@@ -37,6 +37,9 @@ def add_worker_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pool", default="espalier", help="the work pool; default: espalier")
     parser.add_argument("--name", help="the worker's name in Prefect")
     parser.add_argument("--limit", type=int, metavar="N", help="at most so many runs at a time")
+    parser.add_argument(
+        "--health-port", type=int, metavar="PORT", help="answer there on /health while it polls"
+    )
     parser.set_defaults(run=run_worker)
 
 
@@ -82,6 +85,11 @@ def run_worker(options: argparse.Namespace) -> int:
             "PREFECT_API_URL is not set", fix="set it, such as http://127.0.0.1:4200/api"
         )
     recorded.check(settings.prefect_api_url)
-    argv = worker.command(options.pool, name=options.name, limit=options.limit)
-    worker.become(argv, worker.environment(settings))
+    health = options.health_port is not None
+    argv = worker.command(options.pool, name=options.name, limit=options.limit, health=health)
+    listening = {
+        "PREFECT_WORKER_WEBSERVER_HOST": "127.0.0.1",
+        "PREFECT_WORKER_WEBSERVER_PORT": str(options.health_port),
+    }
+    worker.become(argv, {**worker.environment(settings), **(listening if health else {})})
     raise AssertionError("exec does not return")

@@ -7,7 +7,7 @@ the training has ended. Whether a trained model is promoted is the gate's to say
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 from espalier.ingest import snapshots
 from espalier.monitoring import drift_store
@@ -43,11 +43,17 @@ class Action:
     outcome_why: str | None
     model_version: str | None
     finished: bool
+    decided_at: datetime
+
+    def key(self, project: str) -> str:
+        """Names the training that it asks for; no other database's decision has the same name."""
+        at = self.decided_at.astimezone(UTC)
+        return f"{project}-action-{self.id}-{at:%Y%m%dT%H%M%S.%f}"
 
 
 _COLUMNS = (
     "id, decision, why, champion, drift, live_value, live_high, expected, outcome, outcome_why, "
-    "model_version, finished_at IS NOT NULL"
+    "model_version, finished_at IS NOT NULL, decided_at"
 )
 
 

@@ -33,6 +33,11 @@ def publish(
     return told
 
 
+def version_page(tracking_uri: str, project: str, version: str) -> str:
+    """A model version's page in MLflow."""
+    return f"{tracking_uri}/#/models/{project}/versions/{version}"
+
+
 def _page(facts: Mapping[str, Any], links: Mapping[str, str]) -> str:
     lines = [f"| {_cell(name)} | {_cell(value)} |" for name, value in facts.items()]
     lines += [f"| {_cell(name)} | [{address}]({address}) |" for name, address in links.items()]

@@ -72,9 +72,9 @@ class Programs:
                 text=True,
             )
 
-    def run(self, *arguments: str, flow: str = "ingest", **env: str) -> Ended:
+    def run(self, *arguments: str, flow: str = "ingest", seconds: float = 100, **env: str) -> Ended:
         """Start it and wait for its end."""
-        return ended(self.start(*arguments, flow=flow, **env))
+        return ended(self.start(*arguments, flow=flow, **env), seconds=seconds)
 
     @staticmethod
     def command(*arguments: str, flow: str = "ingest") -> list[str]:
@@ -85,9 +85,9 @@ class Programs:
         ]
 
 
-def ended(process: subprocess.Popen[str]) -> Ended:
+def ended(process: subprocess.Popen[str], *, seconds: float = 100) -> Ended:
     """Wait for the end of a program."""
-    out, err = process.communicate(timeout=100)
+    out, err = process.communicate(timeout=seconds)
     return Ended(process.returncode, out, err)
 
 

@@ -102,13 +102,18 @@ def connected(api_url: str) -> Iterator[httpx.Client]:
         DependencyUnreachable: the server does not answer, or refuses what is asked.
     """
     from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL, temporary_settings
 
     if not api_url:
         raise ConfigurationError(
             "PREFECT_API_URL is not set", fix="set it, such as http://127.0.0.1:4200/api"
         )
     try:
-        with get_client(sync_client=True) as client:
+        # Without an address in its own settings Prefect would start a server of its own.
+        with (
+            temporary_settings({PREFECT_API_URL: api_url}),
+            get_client(sync_client=True) as client,
+        ):
             client.raise_for_api_version_mismatch()
             yield client._client  # noqa: SLF001  # the one way to requests with its credentials
     except RuntimeError as error:

@@ -106,9 +106,10 @@ def publish(path: Path, url: str) -> bool:
 
 
 def fetch(url: str, digest: str, cache: Path) -> Path:
-    """A program of the store on this host, its digest compared at each call.
+    """A program of the store on this host, whose digest was compared.
 
-    It is downloaded once, also when several ask at a time, and appears whole or not at all. What
+    It is downloaded once, also when several ask at a time, and appears whole or not at all. Its
+    digest is compared then, and again when the file is another one, or its size or times are. What
     was changed in the cache is downloaded again.
 
     Args:
@@ -126,14 +127,31 @@ def fetch(url: str, digest: str, cache: Path) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         with (target.parent / ".lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if not (target.is_file() and digest_of(target) == digest):
-                _download(url, digest, target)
+            seen = target.parent / ".seen"
+            if not _is_as_seen(target, seen):
+                if not (target.is_file() and digest_of(target) == digest):
+                    _download(url, digest, target)
+                seen.write_text(_identity(target))
     except OSError as error:
         raise ConfigurationError(
             f"the cache of programs {cache}: {error.strerror or error}",
             fix="set ESPALIER_PEX_CACHE to a folder that can be written",
         ) from error
     return target
+
+
+def _is_as_seen(target: Path, seen: Path) -> bool:
+    """Whether the file is the very one whose digest was compared, and not written to since."""
+    try:
+        return seen.read_text() == _identity(target)
+    except FileNotFoundError:
+        return False
+
+
+def _identity(path: Path) -> str:
+    """What changes when a file is replaced or written to; nobody but root sets its ctime."""
+    found = path.stat()
+    return f"{found.st_ino} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
 
 
 def _download(url: str, digest: str, target: Path) -> None:

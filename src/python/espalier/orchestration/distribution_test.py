@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -44,9 +45,13 @@ def test_a_program_is_published_once_and_fetched_whole(
     assert distribution.fetch(url, DIGEST, tmp_path / "cache") == fetched
 
 
-def test_what_was_changed_here_is_fetched_again(url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("changed", [b"changed", CONTENT[:-1] + b"?"])
+def test_what_was_changed_here_is_fetched_again(url: str, tmp_path: Path, changed: bytes) -> None:
     fetched = distribution.fetch(url, DIGEST, tmp_path / "cache")
-    fetched.write_bytes(b"changed")
+    before = fetched.stat()
+    fetched.write_bytes(changed)
+    # Also when the times that can be set are set back.
+    os.utime(fetched, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert distribution.fetch(url, DIGEST, tmp_path / "cache").read_bytes() == CONTENT
 
 

@@ -16,11 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from espalier import commandline, settings
+from espalier import commandline
 from espalier.errors import UsageError
-from espalier.orchestration import recorded
-from espalier.orchestration.options import parse, parser_of
-from espalier.project import load_function
 
 # What went wrong is said once, by us, on one line; Prefect's server has the rest. Its logging takes
 # names of levels alone.
@@ -41,6 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _from_shell(given: list[str]) -> int:
+    # A run of a worker, which never comes here, begins sooner without them.
+    from espalier import settings
+    from espalier.orchestration import recorded
+    from espalier.orchestration.options import parse, parser_of
+    from espalier.project import load_function
+
     if not given:
         raise UsageError("no flow is named", fix="give it as module:attribute, then its options")
     entrypoint, *rest = given

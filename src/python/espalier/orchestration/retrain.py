@@ -9,7 +9,6 @@ from typing import Any
 from espalier.errors import BadData, CheckRefused, DependencyUnreachable
 from espalier.project import Project
 from espalier.registry import versions
-from espalier.registry.download import current_version
 
 # A training that a worker took and that is not done by then is somebody's to look at.
 LONGEST_SECONDS = 3 * 3600.0
@@ -38,7 +37,8 @@ def retrain(project: Project, *, as_of: date, tracking_uri: str, key: str) -> Re
         project: The declaration.
         as_of: The day whose knowledge is trained on.
         tracking_uri: MLflow.
-        key: Names what asked for it: asked again under the same key, a worker does not train again.
+        key: Names what asked for it. Asked again under the same key, a worker's run that is under
+            way is waited for, and what was registered already is not trained again.
 
     Raises:
         DependencyUnreachable: PostgreSQL, MLflow or Prefect does not answer, or the worker's run
@@ -48,19 +48,19 @@ def retrain(project: Project, *, as_of: date, tracking_uri: str, key: str) -> Re
 
     try:
         if FlowRunContext.get() is None:
-            return _here(project, as_of, recorded=False)
+            return _here(project, as_of, key, recorded=False)
         if _worker_is_up(project):
             return _by_worker(project, as_of, tracking_uri, key)
-        return _here(project, as_of, recorded=True)
+        return _here(project, as_of, key, recorded=True)
     except (CheckRefused, BadData) as error:
         return Retrained("impossible", str(error), None, "this process")
 
 
-def _here(project: Project, as_of: date, *, recorded: bool) -> Retrained:
+def _here(project: Project, as_of: date, key: str, *, recorded: bool) -> Retrained:
     from espalier.orchestration.flows.train import train
 
     run: Any = train if recorded else train.fn
-    facts: dict[str, Any] = run(project=project.name, as_of=as_of)
+    facts: dict[str, Any] = run(project=project.name, as_of=as_of, asked_by=key)
     outcome = "promoted" if facts["promoted"] else "refused"
     return Retrained(outcome, facts["reason"], facts["version"], "this process")
 
@@ -88,11 +88,11 @@ def _worker_is_up(project: Project) -> bool:
 def _by_worker(project: Project, as_of: date, tracking_uri: str, key: str) -> Retrained:
     from prefect.deployments import run_deployment
 
-    before = {one.version for one in versions.list_versions(tracking_uri, project.name)}
     run: Any = run_deployment(
         _deployment(project),
-        parameters={"project": project.name, "as_of": as_of.isoformat()},
-        idempotency_key=key,
+        parameters={"project": project.name, "as_of": as_of.isoformat(), "asked_by": key},
+        tags=[key],
+        idempotency_key=_idempotency_key(key),
         timeout=LONGEST_SECONDS,
         poll_interval=1,
     )
@@ -102,19 +102,48 @@ def _by_worker(project: Project, as_of: date, tracking_uri: str, key: str) -> Re
             f"{where} of {_deployment(project)} is {run.state.name} after {LONGEST_SECONDS:.0f} s",
             fix="see it in Prefect's UI; this run carries on from there when it is run again",
         )
-    # A failed run tells why; what it says is the line of our error.
-    said = run.state.message or run.state.name
+    if (said := _impossible(run.state)) is not None:
+        return Retrained("impossible", said, None, where)
     if not run.state.is_completed():
-        # Prefect's message names the error's class.
-        if any(f"{kind.__name__}: " in said for kind in (CheckRefused, BadData)):
-            return Retrained("impossible", said, None, where)
         raise DependencyUnreachable(
-            f"{where} of {_deployment(project)} ended as {run.state.name}: {said}",
-            fix="see its log in Prefect's UI",
+            f"{where} of {_deployment(project)} ended as {run.state.name}: {run.state.message}",
+            fix="see its log in Prefect's UI; run this one again and another is asked for",
         )
-    found = versions.list_versions(tracking_uri, project.name)
-    champion = current_version(tracking_uri, project.name)
-    new = [one for one in found if one.version not in before] or found[:1]
-    trained = new[0]
-    outcome = "promoted" if trained.version == champion else "refused"
+    trained = versions.asked_for(tracking_uri, project.name, key)
+    if trained is None:
+        raise DependencyUnreachable(
+            f"{where} completed, and MLflow at {tracking_uri} has no version that it registered",
+            fix="let the worker and this run use the same MLflow",
+        )
+    outcome = "promoted" if trained.gate == "accepted" else "refused"
     return Retrained(outcome, trained.gate_reason, trained.version, where)
+
+
+def _idempotency_key(key: str) -> str:
+    """That of the newest run asked for under this key; a new one when that brought no answer."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
+    from prefect.client.schemas.sorting import FlowRunSort
+
+    with get_client(sync_client=True) as client:
+        asked: list[Any] = client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(tags=FlowRunFilterTags(all_=[key])),
+            sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+            limit=200,
+        )
+    if not asked:
+        return key
+    newest = asked[0].state
+    answered = newest.is_completed() or _impossible(newest) is not None
+    if newest.is_final() and not answered:
+        return f"{key}-{len(asked) + 1}"
+    newest_key: str = asked[0].idempotency_key
+    return newest_key
+
+
+def _impossible(state: Any) -> str | None:
+    """Why nothing can be trained, when that is what a failed run says; it is our error's line."""
+    said = state.message or ""
+    # Prefect's message names the error's class.
+    refused = any(f"{kind.__name__}: " in said for kind in (CheckRefused, BadData))
+    return said if state.is_failed() and refused else None

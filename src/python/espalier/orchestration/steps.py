@@ -61,6 +61,16 @@ def run(name: str, work: Callable[[], T]) -> T:
     return done
 
 
+def flow_run() -> str:
+    """The Prefect flow run that this is, as a name; empty outside of one."""
+    from prefect.context import FlowRunContext
+
+    running = FlowRunContext.get()
+    if running is None or running.flow_run is None:
+        return ""
+    return f"flow run {running.flow_run.id}"
+
+
 def _retried(_task: Any, _run: Any, state: Any) -> bool:
     try:
         state.result(raise_on_failure=True)

@@ -6,9 +6,10 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,22 @@ from espalier.orchestration.prefect_server import (
 from espalier.processes import Process, python_environment, reserved_port
 
 SEEDS = Path("data/seeds").absolute()
-INGEST = "espalier.orchestration.flows.ingest:ingest"
+
+
+def whole_history(folder: Path, *, months: int) -> Path:
+    """The committed batches up to a month as one batch; the folder.
+
+    A first batch brings the history before it, so the flows can train after one ingest.
+    """
+    folder.mkdir(parents=True)
+    sources = [SEEDS / "churn" / f"month_{number:03}" for number in range(months)]
+    for name in ("users", "features", "labels"):
+        # Each batch lists all customers, the others what is new.
+        parts = [source / f"{name}.csv" for source in sources[-1 if name == "users" else 0 :]]
+        header = parts[0].read_text().partition("\n")[0]
+        rows = (part.read_text().partition("\n")[2] for part in parts)
+        (folder / f"{name}.csv").write_text(header + "\n" + "".join(rows))
+    return folder
 
 
 @contextmanager
@@ -72,35 +88,118 @@ class Api:
             time.sleep(0.2)
         return state[1]
 
-    def artifact(self, run: str) -> dict[str, str]:
-        """What the run's artifact tells."""
+    def artifacts(self, run: str) -> dict[str, dict[str, str]]:
+        """What the run's artifacts tell, by what they are of, the oldest first."""
         wanted = {"flow_run_id": {"any_": [run]}, "key": {"like_": "espalier-"}}
-        [found] = self.ask("/artifacts/filter", artifacts=wanted)
-        assert found["type"] == "markdown"
-        _head, _line, *rows = found["data"].splitlines()
-        cells = (row.strip("| ").split(" | ") for row in rows)
-        return dict(cells)
+        told = {}
+        for found in self.ask("/artifacts/filter", artifacts=wanted, sort="CREATED_DESC")[::-1]:
+            assert found["type"] == "markdown"
+            _head, _line, *rows = found["data"].splitlines()
+            cells = (row.strip("| ").split(" | ") for row in rows)
+            told[found["key"].removeprefix("espalier-")] = dict(cells)
+        return told
 
-    def deploy(self, name: str, **parameters: str) -> str:
-        """Make a deployment of the ingest flow, named as a module, and a run of it; its id."""
-        pool = self.ask("/work_pools/", name=name, type="process")["name"]
-        command = shlex.join([sys.executable, "-m", "espalier.orchestration.entry", INGEST])
-        deployment = self.ask(
-            "/deployments/",
-            name=name,
-            flow_id=self.ask("/flows/", name="ingest")["id"],
-            entrypoint=INGEST,
-            parameters={"project": "churn", **parameters},
-            work_pool_name=pool,
-            job_variables={"command": command},
-            pull_steps=[],
-        )
+    def artifact(self, run: str) -> dict[str, str]:
+        """What the run's one artifact tells."""
+        [told] = self.artifacts(run).values()
+        return told
+
+    def start(self, deployment: str, **parameters: Any) -> str:
+        """Have a run of a deployment, named as `<flow>/<name>`; its id."""
+        found = self.client.get(f"/deployments/name/{deployment}")
+        assert found.is_success, found.text
         run = self.ask(
-            f"/deployments/{deployment['id']}/create_flow_run",
+            f"/deployments/{found.json()['id']}/create_flow_run",
+            parameters={**found.json()["parameters"], **parameters},
             state={"type": "SCHEDULED", "name": "Scheduled"},
         )
         identity: str = run["id"]
         return identity
+
+    def ended(self, run: str, *, seconds: float = 300) -> str:
+        """Wait until the run has ended; the name of its state."""
+        self.until(run, "Completed", "Failed", "Crashed", "Cancelled", seconds=seconds)
+        return self.state(run)[0]
+
+    def deployment(
+        self,
+        flow: str,
+        name: str,
+        pool: str,
+        parameters: Mapping[str, str] | None = None,
+        *,
+        env: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """Make a deployment of a flow of these sources, named as a module; and its pool, if needed.
+
+        `env` is what its runs have in their environment beside the worker's.
+        """
+        if self.client.get(f"/work_pools/{pool}").is_error:
+            self.ask("/work_pools/", name=pool, type="process")
+        entrypoint = f"espalier.orchestration.flows.{flow}:{flow}"
+        command = shlex.join([sys.executable, "-m", "espalier.orchestration.entry", entrypoint])
+        made: dict[str, Any] = self.ask(
+            "/deployments/",
+            name=name,
+            flow_id=self.ask("/flows/", name=flow)["id"],
+            entrypoint=entrypoint,
+            parameters={"project": "churn", **(parameters or {})},
+            work_pool_name=pool,
+            job_variables={"command": command, "env": dict(env or {})},
+            pull_steps=[],
+        )
+        return made
+
+    def deploy(self, name: str, **parameters: str) -> str:
+        """Make a deployment of the ingest flow and a run of it; its id."""
+        deployment = self.deployment("ingest", name, name, parameters)
+        return self.start(f"ingest/{deployment['name']}")
+
+
+@dataclass(frozen=True)
+class FlowDone:
+    """How one run of a flow's deployment ended.
+
+    `seconds` count from the request, `artifacts` is what the run's steps told.
+    """
+
+    flow: str
+    run: str
+    state: str
+    message: str
+    seconds: float
+    artifacts: dict[str, dict[str, str]]
+
+
+# In an order in which each finds what it needs.
+EVERY_FLOW = ("ingest", "materialize", "train", "monitor", "score", "loop")
+
+
+def every_flow(
+    api: Api, project: str, *, as_of: date, source: Path | None = None, seconds: float = 600
+) -> Iterator[FlowDone]:
+    """Run each flow's deployment `<flow>/<project>-<flow>` once, one after the other.
+
+    A worker of their pool must be up.
+
+    Args:
+        api: The Prefect server.
+        project: The ML product.
+        as_of: The day for all of them; what is known then must be enough to train.
+        source: The folder with that day's batch; default: the flows' own.
+        seconds: How long to wait for each.
+    """
+    for flow in EVERY_FLOW:
+        parameters: dict[str, Any] = {"as_of": as_of.isoformat()}
+        if flow in ("ingest", "loop"):
+            parameters["wait_seconds"] = 0
+            if source is not None:
+                parameters["source"] = str(source)
+        asked = time.monotonic()
+        run = api.start(f"{flow}/{project}-{flow}", **parameters)
+        api.ended(run, seconds=seconds)
+        took = time.monotonic() - asked
+        yield FlowDone(flow, run, *api.state(run), took, api.artifacts(run))
 
 
 @contextmanager

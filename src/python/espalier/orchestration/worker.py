@@ -59,21 +59,26 @@ def environment(settings: Settings) -> dict[str, str]:
     return {**python_environment(), **absolute.environment(), "PATH": path}
 
 
-def command(pool: str, *, name: str | None = None, limit: int | None = None) -> list[str]:
+def command(
+    pool: str, *, name: str | None = None, limit: int | None = None, health: bool = False
+) -> list[str]:
     """The argument vector of Prefect's worker.
 
     Args:
         pool: The work pool.
         name: The worker's name in Prefect's UI; default: one that Prefect makes up.
         limit: How many flow runs it runs at a time; default: as many as come.
+        health: Whether it answers on /health while it polls; Prefect's
+            PREFECT_WORKER_WEBSERVER_HOST and _PORT say where.
     """
     return [
         *(sys.executable, "-m", "prefect", "worker", "start", "--type", "process", "--pool", pool),
         *(["--name", name] if name else []),
         *(["--limit", str(limit)] if limit else []),
+        *(["--with-healthcheck"] if health else []),
     ]
 
 
 def become(argv: list[str], environment: Mapping[str, str]) -> None:
     """Go on as that program: who started us watches and signals the worker itself."""
-    os.execve(argv[0], argv, {**os.environ, **environment})  # noqa: S606  # no shell is wanted
+    os.execvpe(argv[0], argv, {**os.environ, **environment})  # noqa: S606  # no shell is wanted

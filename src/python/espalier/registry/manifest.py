@@ -24,6 +24,8 @@ PREVIOUS = "previous"
 # The version tag with the sha256 of each of our files. Who can write to the artifact store alone
 # cannot change it.
 FILES_TAG = "files"
+# The version tag that names what asked for the training, so that it is not done twice.
+ASKED_BY = "asked_by"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -12,32 +11,14 @@ from espalier.features.point_in_time import training_set
 from espalier.postgres.connect import connect
 from espalier.project import Project
 from espalier.registry import promotion
+from espalier.registry.manifest import ASKED_BY
 from espalier.registry.mlflow_registry import log_and_register
-from espalier.training import candidate, evaluate, provenance
+from espalier.training import candidate, earlier, evaluate, provenance
 from espalier.training.build import build
-from espalier.training.gate import Check
 from espalier.training.judging import champion_scores, judge
 from espalier.training.program import Program
 from espalier.training.split import split_by_time
-
-
-@dataclass(frozen=True)
-class Trained:
-    """One training run's result. `rows` were trained on; metrics are of the validation rows.
-
-    `format` is the served file's name, `checks` are all that the gate made.
-    """
-
-    version: str
-    run_id: str
-    metrics: Mapping[str, float]
-    baseline: Mapping[str, float]
-    validation_time: date
-    promoted: bool
-    reason: str
-    rows: int
-    format: str = ""
-    checks: tuple[Check, ...] = ()
+from espalier.training.trained import Trained
 
 
 def train(
@@ -48,6 +29,7 @@ def train(
     tracking_uri: str,
     who: str,
     program: Program | None = None,
+    asked_by: str = "",
 ) -> Trained:
     """Train, validate on the newest labels, register a version, and promote it if the gate accepts.
 
@@ -61,6 +43,8 @@ def train(
         tracking_uri: The MLflow server.
         who: Who trains, for the ledger.
         program: The program that trains, for the version's provenance.
+        asked_by: Names what asked for it. A training that registered a version under this name is
+            not done again: what it gave is told, and promoted if that is still due.
 
     Raises:
         BadData, CheckRefused: the labels known do not allow training, the model can be kept in no
@@ -68,6 +52,10 @@ def train(
         DependencyUnreachable: PostgreSQL or MLflow does not answer.
     """
     with connect(dsn) as connection:
+        if asked_by and (
+            done := earlier.found(connection, project, tracking_uri, asked_by=asked_by, who=who)
+        ):
+            return done
         champion = promotion.champion(connection, tracking_uri, project.name)
         # What is recorded as seen is what was seen, also while a revision is being stored.
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
@@ -114,6 +102,8 @@ def train(
                 importance=judged.importance,
                 origin=origin,
             )
+            if asked_by:
+                assembled = replace(assembled, tags={**assembled.tags, ASKED_BY: asked_by})
             registered = log_and_register(tracking_uri, assembled)
         if verdict.accepted:
             promotion.promote(

@@ -21,14 +21,15 @@ from espalier.policies import Gate, Search
 from espalier.postgres import embedded, migrate
 from espalier.postgres.connect import connect
 from espalier.processes import free_port
-from espalier.registry import ledger, mlflow_server
+from espalier.registry import ledger, mlflow_server, promotion, versions
 from espalier.registry.download import FetchedModel, current_version, fetch_version
 from espalier.registry.rest import MlflowRest
 from espalier.training import evaluate, judging, onnx_export, served, skops_file
 from espalier.training.fitting import matrix
 from espalier.training.program import Program
 from espalier.training.split import split_by_time
-from espalier.training.train import Trained, train
+from espalier.training.train import train
+from espalier.training.trained import Trained
 
 SEEDS = Path("data/seeds/churn")
 FIRST, SECOND = date(1997, 9, 30), date(1997, 10, 31)
@@ -42,7 +43,7 @@ class World:
     tracking_uri: str
     artifacts: Path
 
-    def train(self, as_of: date, project=PROJECT) -> Trained:
+    def train(self, as_of: date, project=PROJECT, asked_by: str = "") -> Trained:
         return train(
             project,
             as_of=as_of,
@@ -50,6 +51,7 @@ class World:
             tracking_uri=self.tracking_uri,
             who="tester",
             program=Program(git_commit="abc"),
+            asked_by=asked_by,
         )
 
     def fetch(self, version: str, into: Path) -> FetchedModel:
@@ -241,6 +243,36 @@ def test_training_again_gives_the_same_model(world: World, second: Trained, tmp_
     assert after.provenance == before.provenance
     assert again.promoted
     assert "difference +0.0000, 95% interval +0.0000 to +0.0000" in again.reason
+
+
+def test_a_training_cut_short_before_its_promotion_is_taken_up_and_not_done_again(
+    world: World, second: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {one["version"] for one in world.versions()}
+    with monkeypatch.context() as patched:
+        patched.setattr(promotion, "promote", cut)
+        with pytest.raises(KeyboardInterrupt):
+            world.train(SECOND, asked_by="churn-action-7")
+    [registered] = {one["version"] for one in world.versions()} - before
+    assert world.champion() != registered
+    taken_up = world.train(SECOND, asked_by="churn-action-7")
+    assert (taken_up.version, taken_up.promoted) == (registered, True)
+    assert world.champion() == registered
+    # What it tells is what was found when it was trained.
+    assert taken_up.metrics == second.metrics
+    assert (taken_up.rows, taken_up.format) == (second.rows, second.format)
+    assert taken_up.validation_time == second.validation_time
+    assert [check.name for check in taken_up.checks] == [check.name for check in second.checks]
+    assert world.train(SECOND, asked_by="churn-action-7") == taken_up
+    assert {one["version"] for one in world.versions()} == {*before, registered}
+    with connect(world.dsn) as connection:
+        entry = ledger.history(connection, "churn")[-1]
+    assert (entry.to_version, entry.why) == (registered, taken_up.reason)
+    assert entry.evidence["run_id"] == taken_up.run_id
+    assert versions.asked_for(world.tracking_uri, "churn", "churn-action-8") is None
 
 
 def test_a_worse_model_is_registered_but_not_promoted(world: World, second: Trained) -> None:

@@ -11,7 +11,7 @@ from prefect import flow
 
 from espalier.orchestration import action, context, steps
 from espalier.orchestration.action import Action
-from espalier.orchestration.artifact import publish
+from espalier.orchestration.artifact import publish, version_page
 from espalier.orchestration.context import FlowContext
 from espalier.orchestration.flows.ingest import ingest
 from espalier.orchestration.flows.materialize import materialize
@@ -47,10 +47,10 @@ def loop(
             "ingest", lambda: ingest.fn(project, day, source, wait_seconds=wait_seconds)
         )
         decided = _stored(begun, day)
+        uri = begun.settings.mlflow_tracking_uri
         if decided is None:
             steps.run("materialize", lambda: materialize.fn(project, day))
-            uri = begun.settings.mlflow_tracking_uri
-            champion = steps.run("champion", lambda: download.champion(uri, project))
+            champion = steps.run("champion", lambda: _champion(uri, project))
             if champion is not None:
                 steps.run("monitor", lambda: monitor.fn(project, day))
             decided = steps.run("action", lambda: _decide(begun, day, champion))
@@ -58,12 +58,12 @@ def loop(
             done = retrain(
                 begun.project,
                 as_of=day,
-                tracking_uri=begun.settings.mlflow_tracking_uri,
-                key=f"{project}-action-{decided.id}",
+                tracking_uri=uri,
+                key=decided.key(project),
             )
             asked = decided
             decided = steps.run("outcome", lambda: _finish(begun, day, asked, done))
-        serving = download.current_version(begun.settings.mlflow_tracking_uri, project)
+        serving = download.current_version(uri, project)
         scored = None
         if score_all and serving is not None:
             scored = steps.run("score", lambda: score.fn(project, day))
@@ -78,7 +78,25 @@ def loop(
                 "scored": scored and scored["rows"],
             },
             passed=decided.outcome != "refused",
+            links=_pages(uri, project, serving, decided),
         )
+
+
+def _champion(uri: str, project: str) -> Champion | None:
+    found = download.champion(uri, project)
+    links = {"model": version_page(uri, project, found.version)} if found else {}
+    publish("champion", {"version": found and found.version}, links=links)
+    return found
+
+
+def _pages(uri: str, project: str, serving: str | None, decided: Action) -> dict[str, str]:
+    """The pages of the models that it tells of."""
+    told = {"champion": serving, "trained": decided.model_version}
+    return {
+        f"{name}'s page": version_page(uri, project, version)
+        for name, version in told.items()
+        if version is not None
+    }
 
 
 def _stored(begun: FlowContext, day: date) -> Action | None:

@@ -10,8 +10,8 @@ from typing import Any
 from prefect import flow
 
 from espalier.monitoring import consistency, drift, live
-from espalier.orchestration import context
-from espalier.orchestration.artifact import publish
+from espalier.orchestration import context, steps
+from espalier.orchestration.artifact import publish, version_page
 from espalier.registry.download import fetch_version
 from espalier.registry.manifest import CHAMPION
 
@@ -24,6 +24,10 @@ def monitor(project: str, as_of: date) -> dict[str, Any]:
         project: The ML product.
         as_of: The day whose features are looked at.
     """
+    return steps.run("monitor", lambda: _monitor(project, as_of))
+
+
+def _monitor(project: str, as_of: date) -> dict[str, Any]:
     with context.begin(project, flow="monitor") as begun:
         configured, product = begun.settings, begun.project
         with TemporaryDirectory() as scratch:
@@ -62,6 +66,12 @@ def monitor(project: str, as_of: date) -> dict[str, Any]:
                 "json": str(found.json),
             },
             passed=not found.verdict,
+            links={
+                "report": found.html.absolute().as_uri(),
+                "model": version_page(
+                    configured.mlflow_tracking_uri, product.name, champion.version
+                ),
+            },
         )
 
 

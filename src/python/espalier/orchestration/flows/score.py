@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 from prefect import flow
 
-from espalier.orchestration import context
-from espalier.orchestration.artifact import publish
+from espalier.orchestration import context, steps
+from espalier.orchestration.artifact import publish, version_page
 from espalier.registry.download import current_version
 from espalier.scoring import score as scoring
 from espalier.scoring.progress import Progress
@@ -37,6 +38,23 @@ def score(
             scheduler.
         workers: How many threads or processes of this machine; default: as many as cores.
     """
+    return steps.run(
+        "score",
+        lambda: _score(
+            project, as_of, output, partitions=partitions, scheduler=scheduler, workers=workers
+        ),
+    )
+
+
+def _score(
+    project: str,
+    as_of: date,
+    output: str | None,
+    *,
+    partitions: int,
+    scheduler: str,
+    workers: int | None,
+) -> dict[str, Any]:
     with context.begin(project, flow="score") as begun:
         configured, product = begun.settings, begun.project
         if output is None:
@@ -63,4 +81,16 @@ def score(
                 "parts written": done.written,
                 "parts kept": done.kept,
             },
+            links={
+                **_address(done.output),
+                "model": version_page(configured.mlflow_tracking_uri, product.name, done.version),
+            },
         )
+
+
+def _address(output: str) -> dict[str, str]:
+    """Where the predictions are, if that is a place to go to."""
+    if "://" in output:
+        return {"predictions": output}
+    folder = Path(output).absolute()
+    return {"predictions": folder.as_uri()} if folder.is_dir() else {}

@@ -14,17 +14,20 @@ from espalier.training import train as training
 
 
 @flow(name="train")
-def train(project: str, as_of: date) -> dict[str, Any]:
+def train(project: str, as_of: date, asked_by: str | None = None) -> dict[str, Any]:
     """Train on what was known on a day, register the model, and promote it if the gate allows.
 
     Args:
         project: The ML product.
         as_of: The day whose knowledge is trained on.
+        asked_by: Names what asks for it; what was trained under this name is not trained again.
+            Default: the flow run, so that a step that is tried again registers no second version.
     """
-    return steps.run("train", lambda: _train(project, as_of))
+    name = asked_by or steps.flow_run()
+    return steps.run("train", lambda: _train(project, as_of, name))
 
 
-def _train(project: str, as_of: date) -> dict[str, Any]:
+def _train(project: str, as_of: date, asked_by: str) -> dict[str, Any]:
     with context.begin(project, flow="train") as begun:
         configured, product = begun.settings, begun.project
         trained = training.train(
@@ -34,6 +37,7 @@ def _train(project: str, as_of: date) -> dict[str, Any]:
             tracking_uri=configured.mlflow_tracking_uri,
             who=configured.who,
             program=begun.program(),
+            asked_by=asked_by,
         )
         return publish(
             "train",
