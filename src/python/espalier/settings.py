@@ -16,6 +16,8 @@ from urllib.parse import quote
 
 from espalier.errors import ConfigurationError
 
+PASSWORD, PASSWORD_FILE = "POSTGRES_PASSWORD", "POSTGRES_PASSWORD_FILE"
+
 
 def _var(name: str, default: Any, meaning: str) -> Any:
     """A dataclass field that is read from the variable `name`."""
@@ -31,7 +33,11 @@ class Settings:
     )
     postgres_port: int = _var("POSTGRES_PORT", 5432, "PostgreSQL's port")
     postgres_user: str = _var("POSTGRES_USER", "espalier", "the role that owns our schemas")
-    postgres_password: str = _var("POSTGRES_PASSWORD", "", "that role's password")
+    postgres_password: str = _var(
+        PASSWORD,
+        "",
+        "that role's password; without it the content of the file POSTGRES_PASSWORD_FILE",
+    )
     postgres_db: str = _var("POSTGRES_DB", "espalier", "the database with our schemas")
     mlflow_tracking_uri: str = _var(
         "MLFLOW_TRACKING_URI", "http://127.0.0.1:5000", "the MLflow server, by http or https"
@@ -70,8 +76,19 @@ class Settings:
     exporter_address: str = _var(
         "ESPALIER_EXPORTER_ADDRESS", "127.0.0.1:9108", "where the exporter answers Prometheus"
     )
+    prometheus_url: str = _var(
+        "ESPALIER_PROMETHEUS_URL", "http://127.0.0.1:9090", "where doctor asks Prometheus"
+    )
+    grafana_url: str = _var(
+        "ESPALIER_GRAFANA_URL", "http://127.0.0.1:3001", "where doctor looks for Grafana"
+    )
     model_poll_seconds: float = _var(
         "ESPALIER_MODEL_POLL_SECONDS", 5.0, "how often the server asks the registry for champion"
+    )
+    otlp_endpoint: str = _var(
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "",
+        "where the server sends traces, by OTLP over gRPC as http://127.0.0.1:4317; empty: nowhere",
     )
     log_level: str = _var("ESPALIER_LOG_LEVEL", "INFO", "the lowest level that is logged")
     git_commit: str = _var(
@@ -92,6 +109,11 @@ class Settings:
         return f"postgresql://{user}@{self.postgres_host}:{self.postgres_port}/{database}"
 
     @property
+    def stack_dir(self) -> Path:
+        """Where the stack's servers keep their files: deploy/process-compose.yaml."""
+        return self.state_dir / "stack"
+
+    @property
     def who(self) -> str:
         """Who acts."""
         return self.actor or getpass.getuser()
@@ -105,9 +127,10 @@ def read(environ: Mapping[str, str]) -> Settings:
     """Settings from variables; an empty one is the default.
 
     Raises:
-        ConfigurationError: a value does not parse as its type.
+        ConfigurationError: a value does not parse as its type, or the password's file is not there.
     """
     values: dict[str, Any] = {}
+    environ = {**environ, PASSWORD: _password(environ)}
     for item in fields(Settings):
         text = environ.get(item.metadata["env"], "")
         if not text:
@@ -121,6 +144,21 @@ def read(environ: Mapping[str, str]) -> Settings:
                 fix=f"it is {item.metadata['meaning']}; default {item.default}",
             ) from error
     return Settings(**values)
+
+
+def _password(environ: Mapping[str, str]) -> str:
+    """The password, which may be in a file, as Docker's and Kubernetes' secrets are."""
+    path = environ.get(PASSWORD_FILE, "")
+    if environ.get(PASSWORD) or not path:
+        return environ.get(PASSWORD, "")
+    try:
+        return Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        said = getattr(error, "strerror", None) or error
+        raise ConfigurationError(
+            f"{PASSWORD_FILE}={path!r} cannot be read: {said}",
+            fix=f"it is a file with the password alone; or set {PASSWORD}",
+        ) from error
 
 
 def running_pex() -> Path | None:

@@ -60,3 +60,19 @@ def test_the_example_names_every_variable():
     text = Path(".env.example").read_text()
     names = {line.lstrip("# ").partition("=")[0] for line in text.splitlines() if "=" in line}
     assert names == set(Settings().environment())
+
+
+def test_the_password_may_be_in_a_file(tmp_path: Path):
+    secret = tmp_path / "password"
+    secret.write_text("p@ss word\n")
+    assert read({"POSTGRES_PASSWORD_FILE": str(secret)}).postgres_password == "p@ss word"
+    both = {"POSTGRES_PASSWORD_FILE": str(secret), "POSTGRES_PASSWORD": "given"}
+    assert read(both).postgres_password == "given"
+
+
+def test_a_password_file_that_is_not_there_is_named(tmp_path: Path):
+    missing = str(tmp_path / "nowhere")
+    with pytest.raises(
+        ConfigurationError, match=r"POSTGRES_PASSWORD_FILE=.*cannot be read: No such"
+    ):
+        read({"POSTGRES_PASSWORD_FILE": missing})

@@ -1,0 +1,94 @@
+"""What tests of the doctor need: something to look at, and parts that hang or are others."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from psycopg.conninfo import conninfo_to_dict
+
+from churn.project import PROJECT
+from espalier.cli.doctor.catalog import CHECKS
+from espalier.cli.doctor.examine import Examined, examine
+from espalier.cli.doctor.finding import Finding, Subject
+from espalier.settings import read
+
+
+def subject(
+    folder: Path, *, env: Mapping[str, str] | None = None, as_of: datetime | None = None
+) -> Subject:
+    """A subject whose settings are these variables, with its files in a folder."""
+    given = dict(env or {})
+    return Subject(
+        settings=read(given),
+        project=PROJECT,
+        environ=given,
+        env_file=folder / ".env",
+        as_of=as_of or datetime.now(UTC),
+        deployments=folder / "deployments.toml",
+        pexes=folder / "dist",
+    )
+
+
+def variables(dsn: str) -> dict[str, str]:
+    """The variables that name a database."""
+    known = conninfo_to_dict(dsn)
+    return {
+        "POSTGRES_HOST": str(known["host"]),
+        "POSTGRES_PORT": str(known["port"]),
+        "POSTGRES_USER": str(known["user"]),
+        "POSTGRES_PASSWORD": str(known["password"]),
+        "POSTGRES_DB": str(known["dbname"]),
+    }
+
+
+def examined(looked_at: Subject, *names: str) -> list[Examined]:
+    """What these checks find."""
+    return list(examine([check for check in CHECKS if check.name in names], looked_at))
+
+
+def found(looked_at: Subject, name: str) -> Finding:
+    """What one check finds."""
+    [one] = examined(looked_at, name)
+    return one.finding
+
+
+@contextmanager
+def hanging() -> Iterator[int]:
+    """The port of a server that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
+        yield listener.getsockname()[1]
+
+
+@contextmanager
+def answering(status: int = 200, body: Any = "hello") -> Iterator[str]:
+    """The address of a web server that answers everything alike: not the one that was meant."""
+    content = (body if isinstance(body, str) else json.dumps(body)).encode()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_POST = do_GET  # noqa: N815  # the handler's own naming
+
+        def log_message(self, *_: object) -> None:
+            """Stay silent."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            yield f"127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
