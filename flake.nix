@@ -70,6 +70,7 @@
     {
       devShells = forEach (
         system: pkgs: older: {
+          # `process-compose up` finds its files by .pc_env, in this shell and without it.
           default = pkgs.mkShell { packages = environment pkgs older; };
         }
       );
@@ -103,6 +104,7 @@
             inCheckout "quickstart" "the whole loop on this machine"
               ''exec ./pants quickstart "$@"'';
           test = inCheckout "test" "all tests" ''exec ./pants test :: "$@"'';
+          up = inCheckout "up" "the whole stack on this machine" ''exec process-compose up "$@"'';
         }
       );
 

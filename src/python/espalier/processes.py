@@ -44,10 +44,7 @@ class Process:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
             self._guard = subprocess.Popen(
-                [
-                    *(sys.executable, "-S", "-E", guard.__file__),
-                    *(stop_signal.name, str(grace_seconds), *argv),
-                ],
+                _guarded(argv, stop_signal, grace_seconds),
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -100,6 +97,37 @@ class Process:
     ) -> None:
         """Stop it."""
         self.stop()
+
+
+def run_guarded(argv: Sequence[str], *, env: Mapping[str, str], grace_seconds: float = 10.0) -> int:
+    """Run a command with our output until it ends; give its exit code.
+
+    If this process ends in any way, so does the command, with all that it started.
+
+    Args:
+        argv: The command.
+        env: Added to this process's environment.
+        grace_seconds: How long it may take to end when it is told to.
+    """
+    with subprocess.Popen(
+        _guarded(argv, signal.SIGTERM, grace_seconds),
+        stdin=subprocess.PIPE,
+        env={**os.environ, **env},
+        start_new_session=True,
+    ) as process:
+        try:
+            return process.wait()
+        finally:
+            assert process.stdin is not None
+            process.stdin.close()
+            process.wait(timeout=grace_seconds + 10)
+
+
+def _guarded(argv: Sequence[str], stop_signal: signal.Signals, grace_seconds: float) -> list[str]:
+    return [
+        *(sys.executable, "-S", "-E", guard.__file__),
+        *(stop_signal.name, str(grace_seconds), *argv),
+    ]
 
 
 def python_environment() -> dict[str, str]:

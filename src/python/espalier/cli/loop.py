@@ -22,6 +22,7 @@ from espalier.postgres.connect import connect
 from espalier.project import Project
 from espalier.registry import download
 from espalier.registry.download import Champion
+from espalier.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -33,15 +34,14 @@ class Predicted:
 
 
 class Loop:
-    """The stages in their order, on one project and one stack."""
+    """The stages in their order, on one project and the servers that the settings name."""
 
-    def __init__(self, project: Project, running: stack.Stack, console: Console) -> None:
+    def __init__(self, project: Project, settings: Settings, console: Console) -> None:
         """Nothing is done yet."""
-        self._project, self._stack, self._console = project, running, console
-        self._settings = running.settings
+        self._project, self._settings, self._console = project, settings, console
         self._as_of = date.min
 
-    def load_libraries(self) -> None:
+    def load_libraries(self, running: stack.Stack) -> None:
         """Import what the stages need, while the servers start, and wait for those."""
         with self._console.step("start") as step:
             # Feast, Great Expectations, scikit-learn, MLflow, Evidently: seconds each.
@@ -53,9 +53,9 @@ class Loop:
             import espalier.orchestration.flows.monitor
             import espalier.orchestration.flows.train  # noqa: F401  # all imported for their time
 
-            self._stack.wait_for_mlflow()
+            running.wait_for_mlflow()
             step.note(f"MLflow on {self._settings.mlflow_tracking_uri}")
-            self._stack.wait_for_prefect()
+            running.wait_for_prefect()
             step.note(f"Prefect on {self._settings.prefect_api_url.removesuffix('/api')}")
 
     def ingest(self, months: Mapping[date, Path]) -> None:
@@ -102,12 +102,12 @@ class Loop:
             return champion
 
     @contextmanager
-    def serve(self) -> Iterator[stack.Serving]:
+    def serve(self, running: stack.Stack) -> Iterator[stack.Serving]:
         """Run the prediction server; the features' age is judged as of the newest batch."""
         arguments = ["--project", self._project.name, "--as-of", self._as_of.isoformat()]
         with ExitStack() as exits:
             with self._console.step("serve") as step:
-                serving = exits.enter_context(stack.predicting(self._stack, arguments))
+                serving = exits.enter_context(stack.predicting(running, arguments))
                 step.note(f"gRPC on {serving.grpc_address}")
                 step.note(f"HTTP on {serving.http_address}")
             yield serving

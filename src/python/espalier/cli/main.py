@@ -41,8 +41,12 @@ def _parser() -> argparse.ArgumentParser:
         commands.add_parser("deploy", help="bring Prefect's deployments to what is declared")
     )
     _add_worker(commands.add_parser("worker", help="run the deployments' PEXes on this host"))
+    _add_doctor(commands.add_parser("doctor", help="look at every part, and say what is wrong"))
     migrate = commands.add_parser("migrate", help="bring the database to this release's schema")
     migrate.set_defaults(run=_migrate)
+    _add_env(commands.add_parser("env", help="write .env: a password, and a block of ports"))
+    _add_server(commands.add_parser("server", help="run one of the stack's servers"))
+    _add_fill(commands.add_parser("fill", help="the stack's first data: the committed batches"))
     _add_quarantine(commands.add_parser("quarantine", help="list, show and replay faulty rows"))
     return parser
 
@@ -89,6 +93,30 @@ def _add_exporter(parser: argparse.ArgumentParser) -> None:
     from espalier.cli import exporter
 
     exporter.add_arguments(parser)
+
+
+def _add_doctor(parser: argparse.ArgumentParser) -> None:
+    from espalier.cli.doctor import command
+
+    command.add_arguments(parser)
+
+
+def _add_env(parser: argparse.ArgumentParser) -> None:
+    from espalier.cli import environment
+
+    environment.add_arguments(parser)
+
+
+def _add_server(parser: argparse.ArgumentParser) -> None:
+    from espalier.cli import servers
+
+    servers.add_arguments(parser)
+
+
+def _add_fill(parser: argparse.ArgumentParser) -> None:
+    from espalier.cli import fill
+
+    fill.add_arguments(parser)
 
 
 def _predict(options: argparse.Namespace) -> int:

@@ -52,18 +52,18 @@ def run(options: argparse.Namespace) -> int:
             with console.step("data") as step:
                 data = _full_data(project, folder / "data")
                 step.note("built in full")
-        months = _batches(project, data)
+        months = batches(project, data)
         with console.step("PostgreSQL") as step:
             running = exits.enter_context(stack.running(folder, settings))
             step.note(f"16, on port {running.settings.postgres_port}")
         stack.adopt(running.settings, folder)
-        stages = loop.Loop(project, running, console)
-        stages.load_libraries()
+        stages = loop.Loop(project, running.settings, console)
+        stages.load_libraries(running)
         exits.enter_context(recorded.delivered())
         stages.ingest(months)
         stages.materialize()
         model = stages.train()
-        serving = exits.enter_context(stages.serve())
+        serving = exits.enter_context(stages.serve(running))
         predicted = stages.predict(serving)
         drift = stages.monitor()
         console.say()
@@ -79,8 +79,12 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _batches(project: Project, folder: Path) -> dict[date, Path]:
-    """The batch folders, by the day on which each is known, oldest first."""
+def batches(project: Project, folder: Path) -> dict[date, Path]:
+    """The batch folders, by the day on which each is known, oldest first.
+
+    Raises:
+        ConfigurationError: there are none.
+    """
     found = {
         project.calendar.as_of(int(path.name[-3:])): path
         for path in sorted(folder.glob("month_[0-9][0-9][0-9]"))

@@ -58,7 +58,8 @@ def serve(data: Path, *, log: Path, port: int, durable: bool = True) -> Iterator
         DependencyUnreachable: it does not start.
         ConfigurationError: the binaries cannot run here.
     """
-    _make_cluster(data, log)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    make_cluster(data)
     password = (data / "espalier.password").read_text()
     server = Server("127.0.0.1", port, USER, password)
     options = ["-h", "127.0.0.1", "-p", str(port), "-k", ""]
@@ -75,7 +76,7 @@ def temporary() -> Iterator[Server]:
     folder = Path(tempfile.mkdtemp(prefix="espalier-pg-", dir=root))
     try:
         data, log = folder / "data", folder / "postgres.log"
-        _make_cluster(data, log)
+        make_cluster(data)
         programs.give(folder)
         server = Server(str(folder), 5432, USER, (data / "espalier.password").read_text())
         options = ["-h", "", "-p", "5432", "-k", str(folder)]
@@ -121,21 +122,34 @@ def _answers(server: Server) -> bool:
     return True
 
 
-def _make_cluster(data: Path, log: Path) -> None:
-    """Make the cluster beside its place and move it there, so that a kill leaves none or all."""
+def make_cluster(
+    data: Path, *, user: str = USER, password: str | None = None, folder: Path | None = None
+) -> None:
+    """Make a cluster, unless it is there, beside its place and move it: a kill leaves none or all.
+
+    Args:
+        data: The cluster's folder; the password is kept in it.
+        user: The superuser.
+        password: The superuser's; default: a random one.
+        folder: The installation of PostgreSQL, as for `programs.command`.
+
+    Raises:
+        DependencyUnreachable: initdb fails.
+        ConfigurationError: the binaries cannot run here.
+    """
     if data.exists():
         return
     data.parent.mkdir(parents=True, exist_ok=True)
-    log.parent.mkdir(parents=True, exist_ok=True)
     making = Path(tempfile.mkdtemp(prefix=".making-", dir=data.parent))
     try:
         password_file, cluster = making / "password", making / "data"
-        password_file.write_text(secrets.token_hex(16))
+        password_file.touch(mode=0o600)
+        password_file.write_text(password or secrets.token_hex(16))
         cluster.mkdir(mode=0o700)
         programs.give(making, password_file, cluster)
         command = [
-            *programs.command("initdb"),
-            *("-D", str(cluster), "-U", USER, "--pwfile", str(password_file)),
+            *programs.command("initdb", folder=folder),
+            *("-D", str(cluster), "-U", user, "--pwfile", str(password_file)),
             *("--auth=scram-sha-256", "--encoding=UTF8", "--locale=C"),
             *("--no-sync", "--no-instructions"),
         ]

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -86,9 +87,9 @@ def test_a_port_in_use_is_one_line(tmp_path: Path):
 
 
 def test_an_interrupted_making_leaves_no_half_cluster(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(programs, "command", lambda _: ["false"])
+    monkeypatch.setattr(programs, "command", lambda _program, **_options: ["false"])
     with pytest.raises(DependencyUnreachable, match="initdb failed"):
-        embedded._make_cluster(tmp_path / "data", tmp_path / "log")
+        embedded.make_cluster(tmp_path / "data")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -97,3 +98,11 @@ def test_a_temporary_server_leaves_no_folder():
         folder = Path(server.host)
         assert folder.is_dir()
     assert not folder.exists()
+
+
+def test_a_private_folder_for_temporary_files_does_not_hide_the_programs(
+    tmp_path: Path, monkeypatch
+):
+    tmp_path.chmod(0o700)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert programs._temporary() == Path("/tmp")
