@@ -21,7 +21,9 @@ def tool(*names: str, required: bool = True) -> Path:
     for name in names:
         if found := shutil.which(name):
             return Path(found)
-    missing = f"{' or '.join(names)} is not on PATH; build-support/tools/install gets it"
+    missing = f"{' or '.join(names)} is not on PATH"
+    if required:
+        missing += "; build-support/tools/install gets it"
     if required and os.environ.get(REQUIRED):
         pytest.fail(missing)
     pytest.skip(missing)
