@@ -1,8 +1,7 @@
 """Query results as NumPy columns: COPY's binary form, without a Python object a value.
 
 Of a million rows of a dozen numbers, tuples take a gigabyte; these columns take what the numbers
-do. PostgreSQL's documentation of COPY, "Binary Format", says how a row is written: the count of
-its fields, then each field's length and bytes, the most significant first.
+do.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from psycopg import sql
 
+from espalier.postgres.binary import END, EPOCH_SHIFT, HEADER, SIGNATURE
 from espalier.postgres.connect import Connection
 
 Kind = Literal["int8", "float8", "bool", "timestamptz", "text"]
@@ -25,12 +25,8 @@ _FIXED: dict[str, tuple[str, str]] = {
     # Microseconds, as are int8's units of the same width.
     "timestamptz": (">i8", "int64"),
 }
-SIGNATURE = b"PGCOPY\n\xff\r\n\0"
-_HEADER_SIZE = len(SIGNATURE) + 8
 # PostgreSQL's infinite times, and NumPy's "not a time".
 NO_TIME = -(2**63)
-# PostgreSQL counts from 2000-01-01, NumPy from 1970-01-01.
-EPOCH_SHIFT = 946_684_800_000_000
 _ROWS_A_CHUNK = 16_384
 
 Array = npt.NDArray[Any]
@@ -98,10 +94,9 @@ def _rows(copy: Any) -> Iterator[bytes]:
     """Each row's bytes; libpq gives one row at a time, the header with the first."""
     first = bytes(copy.read())
     assert first.startswith(SIGNATURE), "PostgreSQL writes a signature first"
-    row = first[_HEADER_SIZE:]
+    row = first[len(HEADER) :]
     while True:
-        # Fewer fields than none end the data.
-        if row and row[:2] != b"\xff\xff":
+        if row and row[: len(END)] != END:
             yield row
         data = copy.read()
         if not data:

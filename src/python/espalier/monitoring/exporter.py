@@ -7,8 +7,6 @@ fails or takes too long leaves its metric out and counts, the others are told.
 
 from __future__ import annotations
 
-import os
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -24,7 +22,7 @@ from psycopg import sql
 
 from espalier.errors import ConfigurationError, DependencyUnreachable
 from espalier.monitoring.exported import METRICS, PREFIX, Metric
-from espalier.postgres.connect import Connection, connect
+from espalier.postgres.connect import Connection, connect, cut_off, only_read
 
 DEFAULT_ADDRESS = "127.0.0.1:9108"
 # So many combinations of labels each metric may have, and characters each value.
@@ -73,12 +71,9 @@ class DatabaseCollector(Collector):
         try:
             with (
                 connect(self._dsn, autocommit=True, timeout_seconds=_CONNECT_SECONDS) as connection,
-                _cut_off(connection, self._scrape_seconds - (time.monotonic() - began) + 0.5),
+                _bounded(connection, self._scrape_seconds - (time.monotonic() - began) + 0.5),
             ):
-                connection.execute("SET default_transaction_read_only = on")
-                connection.execute(
-                    sql.SQL("SET statement_timeout = {}").format(sql.Literal(self._timeout_ms))
-                )
+                only_read(connection, milliseconds=self._timeout_ms)
                 for metric in (*self._metrics, *_online_stores(connection)):
                     if time.monotonic() - began > self._scrape_seconds:
                         failed += 1
@@ -117,16 +112,15 @@ class DatabaseCollector(Collector):
 
 
 @contextmanager
-def _cut_off(connection: Connection, seconds: float) -> Iterator[None]:
+def _bounded(connection: Connection, seconds: float) -> Iterator[None]:
     """End what waits for the server after so long: one that hangs keeps no time limit of ours."""
-    with socket.socket(fileno=os.dup(connection.fileno())) as line:
-        timer = threading.Timer(seconds, line.shutdown, [socket.SHUT_RDWR])
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
-            timer.join()
+    timer = threading.Timer(seconds, cut_off, [connection])
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
 
 
 def _ask(connection: Connection, metric: Metric) -> tuple[Family | None, bool]:

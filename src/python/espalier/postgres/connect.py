@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from typing import Any
 
 import psycopg
+from psycopg import sql
 
 from espalier.errors import DependencyUnreachable
 
@@ -41,6 +44,20 @@ async def connect_async(dsn: str, *, autocommit: bool = False) -> AsyncConnectio
         )
     except psycopg.OperationalError as error:
         raise unreachable(error) from error
+
+
+def only_read(connection: Connection, *, milliseconds: int) -> None:
+    """Let the connection's statements change nothing, and end each after so long."""
+    connection.execute("SET default_transaction_read_only = on")
+    connection.execute(sql.SQL("SET statement_timeout = {}").format(sql.Literal(milliseconds)))
+
+
+def cut_off(connection: Connection) -> None:
+    """End what another thread waits for on the connection; a server that hangs ends nothing."""
+    if connection.closed:
+        return
+    with socket.socket(fileno=os.dup(connection.fileno())) as line:
+        line.shutdown(socket.SHUT_RDWR)
 
 
 def unreachable(error: psycopg.Error) -> DependencyUnreachable:

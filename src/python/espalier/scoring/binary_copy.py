@@ -1,8 +1,7 @@
 """Scores in the binary form of PostgreSQL's COPY, made by column and not by row.
 
-PostgreSQL's documentation of COPY, "Binary Format", says how a row is written: the count of its
-fields, then each field's length and bytes, the most significant first. Rows whose keys have the
-same number of bytes have one layout, so they are one array; the order of a table's rows is free.
+Rows whose keys have the same number of bytes have one layout, so they are one array; the order of a
+table's rows is free.
 """
 
 from __future__ import annotations
@@ -14,10 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from espalier.features.columns import EPOCH_SHIFT, SIGNATURE
+from espalier.postgres.binary import END, EPOCH_SHIFT, HEADER
 
-_HEADER = SIGNATURE + bytes(8)
-_END = b"\xff\xff"
 _NUMBERS = (("score", ">f8"), ("prediction", ">f8"), ("feature_time", ">i8"))
 
 
@@ -36,7 +33,7 @@ def score_rows(run_id: int, table: pa.Table, key: str) -> Iterator[bytes]:
         "prediction": table["prediction"].to_numpy(),
         "feature_time": table["feature_time"].cast(pa.int64()).to_numpy() - EPOCH_SHIFT,
     }
-    yield _HEADER
+    yield HEADER
     for length in np.unique(lengths).tolist():
         chosen = np.flatnonzero(lengths == length)
         rows = np.empty(len(chosen), _layout(length))
@@ -50,7 +47,7 @@ def score_rows(run_id: int, table: pa.Table, key: str) -> Iterator[bytes]:
         for name, values in columns.items():
             rows[f"{name}_length"], rows[name] = 8, values[chosen]
         yield rows.tobytes()
-    yield _END
+    yield END
 
 
 def _layout(length: int) -> np.dtype[Any]:

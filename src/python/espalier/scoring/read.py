@@ -17,7 +17,7 @@ from psycopg import sql
 
 from espalier.contract import ColumnType
 from espalier.features import point_in_time
-from espalier.features.columns import EPOCH_SHIFT
+from espalier.postgres.binary import EPOCH_SHIFT
 from espalier.postgres.connect import Connection
 from espalier.project import Project
 

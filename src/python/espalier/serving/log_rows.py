@@ -10,12 +10,13 @@ import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
+from espalier.postgres.binary import EPOCH
 from espalier.serving.batching import Origins
 from espalier.serving.loading import LoadedModel
 from espalier.serving.reader import FeatureRows
@@ -25,12 +26,9 @@ COPY = (
     "COPY espalier.predictions (served_at, project, model_version, entity_id, score, prediction, "
     "feature_time, features, shadow, request_id, trace_id) FROM STDIN (FORMAT BINARY)"
 )
-HEAD = b"PGCOPY\n\xff\r\n\0" + bytes(8)
-TAIL = b"\xff\xff"
 
 _COLUMNS = struct.pack(">h", COPY.count(",") + 1)
 _NULL = struct.pack(">i", -1)
-_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _HASHES = 2**32
 # pg_type's number of double precision.
@@ -117,7 +115,7 @@ def _text(value: str) -> bytes:
 
 
 def _time(at: datetime) -> bytes:
-    return _timestamp(8, (at - _EPOCH) // _MICROSECOND)
+    return _timestamp(8, (at - EPOCH) // _MICROSECOND)
 
 
 def _arrays(matrix: NDArray[np.float64]) -> list[bytes]:

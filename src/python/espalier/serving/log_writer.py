@@ -6,8 +6,6 @@ Everything here blocks; `log` runs it in a thread.
 from __future__ import annotations
 
 import logging
-import os
-import socket
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +14,8 @@ from datetime import date, datetime, timedelta
 import psycopg
 
 from espalier.errors import DependencyUnreachable
-from espalier.postgres.connect import Connection, unreachable
+from espalier.postgres import binary
+from espalier.postgres.connect import Connection, cut_off, unreachable
 from espalier.serving import log_rows
 from espalier.serving.log_rows import Served
 
@@ -86,12 +85,12 @@ class LogWriter:
         written = left_out = 0
         with connection.transaction(), connection.cursor() as cursor:
             with cursor.copy(log_rows.COPY) as copy:
-                copy.write(log_rows.HEAD)
+                copy.write(binary.HEADER)
                 for some in _slices(batches):
                     data, rows, others = log_rows.encoded(some, self._sample)
                     copy.write(data)
                     written, left_out = written + rows, left_out + others
-                copy.write(log_rows.TAIL)
+                copy.write(binary.END)
             result = Written(written, left_out)
             cursor.execute("SELECT pg_current_xact_id()::text")
             (number,) = cursor.fetchone() or ("",)
@@ -103,10 +102,8 @@ class LogWriter:
         """Have a `write` in another thread fail now, whatever the server does; then `close`."""
         with self._lock:
             self._is_aborted = True
-            if self._connection is None or self._connection.closed:
-                return
-            with socket.socket(fileno=os.dup(self._connection.fileno())) as connection:
-                connection.shutdown(socket.SHUT_RDWR)
+            if self._connection is not None:
+                cut_off(self._connection)
 
     def close(self) -> None:
         """Close the connection; the next write opens another one."""

@@ -14,7 +14,8 @@ from typing import Any, Self
 import psycopg
 from psycopg import pq
 
-_TEXT, _BINARY = 0, 1
+# Of results, as libpq numbers it.
+_BINARY = 1
 # The server ends a statement that takes too long; when it has not by so much later, it hangs.
 _GRACE = 1.25
 _DONE = (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK)

@@ -7,7 +7,7 @@ instead of value by value.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +15,10 @@ from psycopg import sql
 from psycopg.pq.abc import PGresult
 
 from espalier.features import layout
+from espalier.postgres.binary import EPOCH
 
 # pg_type's number of boolean, which has no cast to double precision.
 _BOOLEAN = 16
-# Timestamps are microseconds since then.
-_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 def plain_query(project: str, view: str, join_key: str, features: Sequence[str]) -> bytes:
@@ -79,7 +78,7 @@ def _time(stamp: bytes | None) -> datetime | None:
     if stamp is None:
         return None
     try:
-        return _EPOCH + timedelta(microseconds=int.from_bytes(stamp, "big", signed=True))
+        return EPOCH + timedelta(microseconds=int.from_bytes(stamp, "big", signed=True))
     except OverflowError:
         # PostgreSQL's infinity tells no time.
         return None

@@ -13,11 +13,11 @@ from psycopg import sql
 from espalier.cli.doctor.finding import Finding, Subject, fail, ok, warn
 from espalier.errors import DependencyUnreachable
 from espalier.features import history, layout
-from espalier.postgres.connect import Connection, connect, unreachable
+from espalier.postgres.connect import Connection, connect, only_read, unreachable
 from espalier.postgres.migrate import packaged
 
 _OLDEST_POSTGRES = 16
-_STATEMENT_TIMEOUT = "8s"
+_STATEMENT_MILLISECONDS = 8000
 _MATERIALIZE = "run the materialize flow, which applies the definitions first"
 
 
@@ -26,10 +26,7 @@ def _reading(subject: Subject) -> Iterator[Connection]:
     """A connection that changes nothing and waits for no lock for long."""
     with connect(subject.settings.dsn, autocommit=True) as connection:
         try:
-            connection.execute("SET default_transaction_read_only = on")
-            connection.execute(
-                sql.SQL("SET statement_timeout = {}").format(sql.Literal(_STATEMENT_TIMEOUT))
-            )
+            only_read(connection, milliseconds=_STATEMENT_MILLISECONDS)
             yield connection
         except psycopg.OperationalError as error:
             raise unreachable(error) from error
