@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from types import FrameType
 from typing import NoReturn
 
@@ -21,6 +22,18 @@ class OneLineParser(argparse.ArgumentParser):
         """Say what is wrong and where help is."""
         # Whoever prints the error names the program.
         raise UsageError(message, fix=f"see {self.prog} --help")
+
+
+def midnight(text: str) -> datetime:
+    """The beginning of a day in UTC, as the type of an option.
+
+    Raises:
+        argparse.ArgumentTypeError: it is not a day, as 1998-06-30.
+    """
+    try:
+        return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a day, as 1998-06-30") from error
 
 
 def run(program: str, body: Callable[[], int], *, interrupted: str = "interrupted") -> int:

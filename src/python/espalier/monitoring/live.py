@@ -91,8 +91,8 @@ def measure(project: Project, *, as_of: date, dsn: str) -> Live:
     """Measure the label times that became known by `as_of`, and store it.
 
     Those are the newest one, again at each run, and every one that was not measured yet or whose
-    labels were revised since. What joins a prediction with a label is told in `live_rows`. Versions with fewer than `MINIMUM_ANSWERS` of
-    either class at a label time are left out.
+    labels were revised since. What joins a prediction with a label is told in `live_rows`. Versions
+    with fewer than `MINIMUM_ANSWERS` of either class at a label time are left out.
 
     Metrics are those of `training.evaluate`; intervals are percentile bootstrap ones at the gate's
     confidence, over entities, so they tell chance in who was looked at, not change over time.

@@ -27,6 +27,7 @@ _FEW, _RECENT, _BELIEVED_SECONDS = 4, 16, 1.0
 _SHORTEST_RETRY = 0.05
 # A request that must be answered so soon after a batch's run does not wait for company.
 _HURRY_SECONDS = 0.02
+
 Origins = Mapping[Key, Caller | None]
 
 

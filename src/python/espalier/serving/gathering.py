@@ -20,7 +20,7 @@ class Gathering:
 
     def __init__(self, longest: float = 0.004) -> None:
         """Make one that lets a batch wait for `longest` seconds at most."""
-        self.longest = longest
+        self._longest = longest
         self._under_way, self._mean, self._crowd, self._departures = 0, 0.0, 0.0, 0
 
     def arrived(self) -> None:
@@ -43,4 +43,4 @@ class Gathering:
             return 0.0
         if self._under_way >= self._crowd and self._departures % _LOOK_AGAIN:
             return 0.0
-        return max(0.0, self.longest - waited)
+        return max(0.0, self._longest - waited)

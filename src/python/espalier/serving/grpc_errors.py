@@ -44,6 +44,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         """Wrap the methods of `services`, full names; `access` says who may call them."""
         self._services, self._metrics, self._access = frozenset(services), metrics, access
         self._wrapped: dict[str, tuple[Handler, Handler]] = {}
+        self._others: dict[str, Handler] = {}
         self._leaving: asyncio.Event | None = None
         self.held = 0
 
@@ -65,13 +66,16 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         path = handler_call_details.method
         known = self._wrapped.get(path)
         if known is None:
+            if (other := self._others.get(path)) is not None:
+                return other
             handler = await continuation(handler_call_details)
             service, _, method = path[1:].rpartition("/")
             # No handler is gRPC's way to say UNIMPLEMENTED.
             if handler is None:
                 return None
             if service not in self._services:
-                return _kept_from_malformed(handler)
+                self._others[path] = other = _kept_from_malformed(handler)
+                return other
             known = self._wrap(method, handler), self._refusing(method, handler)
             self._wrapped[path] = known
         if self._leaving is not None:
@@ -94,10 +98,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return known[0]
 
     def _wrap(self, method: str, handler: Handler) -> Handler:
-        coders = {
-            "request_deserializer": _tolerant(handler.request_deserializer),
-            "response_serializer": handler.response_serializer,
-        }
+        coders = _coders(handler)
         if handler.unary_unary is not None:
             return grpc.unary_unary_rpc_method_handler(
                 self._unary(method, handler.unary_unary), **coders
@@ -176,6 +177,14 @@ def _tolerant(parse: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
     return parse_or_mark
 
 
+def _coders(handler: Handler) -> dict[str, Any]:
+    """How a handler's messages are read and written, malformed ones marked."""
+    return {
+        "request_deserializer": _tolerant(handler.request_deserializer),
+        "response_serializer": handler.response_serializer,
+    }
+
+
 def _malformed() -> InvalidRequest:
     return InvalidRequest("the message is malformed", fix="generate the client from the contract")
 
@@ -202,10 +211,7 @@ def _kept_from_malformed(handler: Handler) -> Handler:
         async for response in stream(given(), context):
             yield response
 
-    coders = {
-        "request_deserializer": _tolerant(handler.request_deserializer),
-        "response_serializer": handler.response_serializer,
-    }
+    coders = _coders(handler)
     if handler.unary_unary is not None:
         return grpc.unary_unary_rpc_method_handler(call, **coders)
     if handler.unary_stream is not None:

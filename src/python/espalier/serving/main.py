@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from espalier import settings
+from espalier import commandline, settings
 from espalier.errors import ConfigurationError, EspalierError, UsageError
 from espalier.project import load_project
 
@@ -87,7 +87,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--as-of",
         metavar="DATE",
-        type=_midnight,
+        type=commandline.midnight,
         help="judge the features' age as of this day, to replay history; default: the present",
     )
     parser.add_argument(
@@ -175,13 +175,6 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
     return number
-
-
-def _midnight(text: str) -> datetime:
-    try:
-        return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a day, as 1998-06-30") from error
 
 
 def _serve(asked: argparse.Namespace, program: str, argv: Sequence[str]) -> int:

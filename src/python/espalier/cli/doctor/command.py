@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from espalier import commandline
 from espalier import settings as configuration
 from espalier.cli.doctor.catalog import CHECKS
 from espalier.cli.doctor.examine import Examined, examine
@@ -36,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
         "--as-of",
-        type=_midnight,
+        type=commandline.midnight,
         metavar="DATE",
         help="judge the features' age as of this day; default: today",
     )
@@ -139,10 +140,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(logging.NOTSET)
-
-
-def _midnight(text: str) -> datetime:
-    try:
-        return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a day, as 1998-06-30") from error
