@@ -50,9 +50,7 @@ class Outcome:
 
 def outcomes(host: Host, pool: str) -> Iterator[Outcome]:
     """Deploy everything and have all of it run, one after the other."""
-    done = host.deploy(_DECLARED.read_text(), "--record")
-    if done.returncode != 0:
-        raise RuntimeError(done.stderr)
+    host.deploy_recorded(_DECLARED.read_text())
     day = PROJECT.calendar.as_of(MONTHS - 1)
     batch = whole_history(host.folder / "batch", months=MONTHS)
     with host.working(pool):

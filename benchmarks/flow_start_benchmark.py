@@ -69,9 +69,7 @@ def deployed(folder: Path, pex: Path) -> Iterator[Host]:
     with testing.host(folder, [pex]) as host:
         day = PROJECT.calendar.as_of(0).isoformat()
         declared = _DECLARED.format(project=PROJECT.name, pex=pex.name, day=day)
-        done = host.deploy(declared, "--record")
-        if done.returncode != 0:
-            raise RuntimeError(done.stderr)
+        host.deploy_recorded(declared)
         env = python_environment()
         host.prefect.deployment("ingest", "source", "start", {"as_of": day}, env=env)
         with host.working("start"):

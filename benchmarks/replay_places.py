@@ -135,9 +135,7 @@ def by_worker(folder: Path, dist: Path) -> Iterator[Place]:
     pexes = [dist / f"{PROJECT.name}-{flow}.pex" for flow in EVERY_FLOW]
     espalier = dist / "espalier.pex"
     with testing.host(folder / "host", pexes, espalier=espalier, mlflow=True) as host:
-        deployed = host.deploy(_DECLARED.read_text(), "--record")
-        if deployed.returncode != 0:
-            raise RuntimeError(deployed.stderr)
+        host.deploy_recorded(_DECLARED.read_text())
         with host.working("espalier"):
             yield Place(
                 folder,

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from psycopg.conninfo import conninfo_to_dict
-
+from espalier.postgres.testing import variables
 from espalier.probe import answers
 from espalier.processes import Process, python_environment, reserved_port
 from serving.place import Place
@@ -30,7 +29,7 @@ def ours(
     place: Place,
     *arguments: str,
     program: str | None = None,
-    variables: Mapping[str, str] | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[Side]:
     """Our server, from source or from a PEX, with the options that people start it with."""
     with ExitStack() as exits:
@@ -52,7 +51,7 @@ def ours(
                     # A PEX brings all that it imports.
                     **({} if program else python_environment()),
                     **_variables(place),
-                    **(variables or {}),
+                    **(environment or {}),
                 },
             )
         )
@@ -99,9 +98,4 @@ def echo(place: Place) -> Iterator[Side]:
 
 
 def _variables(place: Place) -> dict[str, str]:
-    parts = conninfo_to_dict(place.dsn)
-    names = {"host": "HOST", "port": "PORT", "user": "USER", "password": "PASSWORD", "dbname": "DB"}
-    return {
-        **{f"POSTGRES_{name}": str(parts[key]) for key, name in names.items() if key in parts},
-        "MLFLOW_TRACKING_URI": place.tracking_uri,
-    }
+    return {**variables(place.dsn), "MLFLOW_TRACKING_URI": place.tracking_uri}

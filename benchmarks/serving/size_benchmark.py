@@ -104,7 +104,7 @@ def _started(
     began = time.perf_counter()
     with (
         servers.ours(
-            place, f"--workers={workers}", program=program, variables={"PEX_ROOT": pex_root}
+            place, f"--workers={workers}", program=program, environment={"PEX_ROOT": pex_root}
         ) as side,
         grpc.insecure_channel(side.grpc) as channel,
     ):

@@ -36,7 +36,7 @@ from espalier.serving.testing import (
     write_model,
 )
 from espalier.serving.testing_server import Running, serving
-from measure import machine, markdown, megabytes
+from measure import machine, markdown, megabytes, pss
 
 _SLOPES = {"1": 0.01, "2": -0.01}
 _SWAP_SECONDS = 30.0
@@ -143,7 +143,7 @@ async def _soak(
 
     async def sample() -> None:
         while loop.time() < end:
-            memory.append(_proportional_bytes(running.process.pid))
+            memory.append(pss(running.process.pid))
             await asyncio.sleep(1)
 
     async def swap() -> None:
@@ -180,14 +180,6 @@ def _check_score(answered: str, version: str, score: float, entity: str) -> None
     wanted = expected_score(entity, _SLOPES[version])
     if answered != entity or not math.isclose(score, wanted, abs_tol=1e-6):
         raise AssertionError(f"{entity} by version {version}: {answered} {score}, not {wanted}")
-
-
-def _proportional_bytes(pid: int) -> int:
-    """The process's memory, pages that others share counted by their share; Linux only."""
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) * 1024
-    raise ProcessLookupError(f"process {pid} tells no memory")
 
 
 def _tell(callers: _Callers, memory: list[int], swaps: int, faults: list[str]) -> int:

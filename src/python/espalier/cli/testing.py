@@ -53,6 +53,16 @@ class Host:
         argv = [*self.espalier, "deploy", str(file), *options, "--pexes", str(self.pexes)]
         return self._run(argv)
 
+    def deploy_recorded(self, declared: str) -> None:
+        """Deploy, and record the PEXes as those that were tested.
+
+        Raises:
+            RuntimeError: the command refuses.
+        """
+        done = self.deploy(declared, "--record")
+        if done.returncode != 0:
+            raise RuntimeError(done.stderr)
+
     def start(self, deployment: str, *parameters: str) -> str:
         """Have a run of the deployment, as a person does; its id."""
         given = [part for one in parameters for part in ("-p", one)]

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 from feast.repo_config import load_repo_config
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import make_conninfo
 
 from churn.project import PROJECT
 from espalier.features import feast_store
 from espalier.features.conftest import add_versions, make_tables
 from espalier.features.point_in_time import features_at
 from espalier.postgres.connect import Connection
+from espalier.postgres.testing import variables
 from espalier.processes import python_environment
 
 
@@ -31,14 +32,7 @@ def repository() -> Path:
 
 @pytest.fixture
 def environment(dsn: str) -> dict[str, str]:
-    parts = conninfo_to_dict(dsn)
-    return {
-        "POSTGRES_HOST": str(parts["host"]),
-        "POSTGRES_PORT": str(parts["port"]),
-        "POSTGRES_USER": str(parts["user"]),
-        "POSTGRES_PASSWORD": str(parts["password"]),
-        "POSTGRES_DB": str(parts["dbname"]),
-    }
+    return variables(dsn)
 
 
 @pytest.fixture

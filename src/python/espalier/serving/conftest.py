@@ -10,6 +10,7 @@ import pytest
 from espalier.postgres import embedded
 from espalier.serving.loading import LoadedModel, load
 from espalier.serving.testing import Registry, create_online_table, running_registry, write_model
+from espalier.serving.testing_database import Database
 from espalier.serving.testing_server import Running, serving
 
 
@@ -39,6 +40,22 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def registry(models: Path) -> Iterator[Registry]:
     with running_registry() as running:
         running.publish("1", models / "one")
+        yield running
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    """A PostgreSQL of the module's own, for tests that stop it, hang it or lock it."""
+    with Database(tmp_path_factory.mktemp("database")) as database:
+        create_online_table(database.dsn)
+        yield database
+
+
+@pytest.fixture
+def running(database: Database, registry: Registry, tmp_path: Path) -> Iterator[Running]:
+    """A server over that database, ready."""
+    with serving(database.dsn, registry.uri, tmp_path) as running:
+        running.until(running.is_ready)
         yield running
 
 

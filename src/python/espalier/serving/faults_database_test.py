@@ -2,36 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import signal
 
-import pytest
-
-from espalier.serving.testing import create_online_table
-from espalier.serving.testing_database import Database
 from espalier.serving.testing_load import unaccounted, under_load
-from espalier.serving.testing_server import NOT_SERVING, SERVICE, SERVING, serving
+from espalier.serving.testing_server import NOT_SERVING, SERVICE, SERVING
 
 # Of the reader, the prediction log, and of the one that hears of promotions.
 MOST_CONNECTIONS = 4 + 1 + 1
-
-
-@pytest.fixture(scope="module")
-def database(tmp_path_factory):
-    with Database(tmp_path_factory.mktemp("database")) as database:
-        create_online_table(database.dsn)
-        yield database
-
-
-@pytest.fixture
-def running(database, registry, tmp_path):
-    with serving(database.dsn, registry.uri, tmp_path) as running:
-        running.until(running.is_ready)
-        yield running
-
-
-def events(running):
-    return [json.loads(line)["event"] for line in running.log.read_text().splitlines()]
 
 
 def refused_at_once(load):
@@ -66,7 +43,7 @@ def test_a_database_that_hangs_is_refused_at_once_and_used_when_it_goes_on(runni
     running.until(lambda: unaccounted(running) == 0)
     assert running.metric("espalier_predictions_not_logged_total") == 0
     assert database.connections() <= MOST_CONNECTIONS
-    assert "unexpected error" not in events(running)
+    assert "unexpected error" not in running.events()
 
 
 def test_a_database_that_stops_twice_is_used_each_time_it_comes(running, database):
@@ -86,8 +63,8 @@ def test_a_database_that_stops_twice_is_used_each_time_it_comes(running, databas
     load.tell("PostgreSQL stops and starts, twice")
     assert load.counts().lost == ()
     running.until(lambda: unaccounted(running) == 0)
-    assert events(running).count("online store reachable") == 2
-    assert "unexpected error" not in events(running)
+    assert running.events().count("online store reachable") == 2
+    assert "unexpected error" not in running.events()
 
 
 def test_what_was_logged_stands_there_once_though_the_database_was_killed(running, database):
@@ -118,4 +95,4 @@ def test_a_server_ends_in_time_though_its_database_hangs(running, database):
         assert running.process.wait(20) == 0
     finally:
         database.go_on()
-    assert events(running)[-1] == "stopped"
+    assert running.events()[-1] == "stopped"

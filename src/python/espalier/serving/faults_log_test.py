@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
@@ -11,8 +10,6 @@ import psycopg
 import pytest
 
 from espalier.postgres import programs
-from espalier.serving.testing import create_online_table
-from espalier.serving.testing_database import Database
 from espalier.serving.testing_load import unaccounted, under_load
 from espalier.serving.testing_server import serving
 
@@ -22,23 +19,12 @@ SEGMENT = 16 * 2**20
 LOG = "espalier.predictions"
 
 
-@pytest.fixture(scope="module")
-def database(tmp_path_factory):
-    with Database(tmp_path_factory.mktemp("database")) as database:
-        create_online_table(database.dsn)
-        yield database
-
-
 @pytest.fixture
 def running(database, registry, tmp_path):
     database.execute(f"TRUNCATE {LOG}")
     with serving(database.dsn, registry.uri, tmp_path) as running:
         running.until(running.is_ready)
         yield running
-
-
-def events(running):
-    return [json.loads(line)["event"] for line in running.log.read_text().splitlines()]
 
 
 def logged(running):
@@ -51,7 +37,7 @@ def dropped(running):
 
 def serve_on(load, running, *, until_dropped):
     """Have the load go on while the log cannot be written, if asked until its queue is full."""
-    load.until(lambda: "predictions wait to be logged" in events(running))
+    load.until(lambda: "predictions wait to be logged" in running.events())
     if until_dropped:
         load.until(lambda: dropped(running) > 0, 120)
     load.until_served(200)
@@ -66,7 +52,7 @@ def accounted(load, running, database, fault):
     running.until(lambda: unaccounted(running) == 0)
     ((stored,),) = database.execute(f"SELECT count(*) FROM {LOG}")
     assert stored == logged(running) > 0
-    assert "predictions are logged again" in events(running)
+    assert "predictions are logged again" in running.events()
 
 
 def test_a_locked_log_fills_its_queue_and_then_drops(running, database):
@@ -80,7 +66,7 @@ def test_a_locked_log_fills_its_queue_and_then_drops(running, database):
         before = logged(running)
         load.until(lambda: logged(running) > before)
     assert dropped(running) > 0
-    assert "predictions are dropped from the log" in events(running)
+    assert "predictions are dropped from the log" in running.events()
     accounted(load, running, database, "a lock on the prediction log")
 
 

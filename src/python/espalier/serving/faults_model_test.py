@@ -7,31 +7,20 @@ import signal
 import socket
 from contextlib import ExitStack
 
-import pytest
-
 from espalier.processes import reserved_port
 from espalier.registry.manifest import MANIFEST, ONNX
 from espalier.serving.testing import (
     ENTITIES,
     FEATURES,
     TYPES,
-    create_online_table,
     running_registry,
     write_model,
 )
-from espalier.serving.testing_database import Database
 from espalier.serving.testing_load import unaccounted, under_load
 from espalier.serving.testing_server import serving
 
 FAILURES = "espalier_model_load_failures_total"
 SLOPES = {"1": 0.01, "2": -0.01}
-
-
-@pytest.fixture(scope="module")
-def database(tmp_path_factory):
-    with Database(tmp_path_factory.mktemp("database")) as database:
-        create_online_table(database.dsn)
-        yield database
 
 
 def failures_more_than(running, before):

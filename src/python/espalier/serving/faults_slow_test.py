@@ -2,28 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
-
-from espalier.serving.testing import create_online_table
-from espalier.serving.testing_database import Database
 from espalier.serving.testing_load import unaccounted, under_load
-from espalier.serving.testing_server import serving
 
 QUEUE = 4096
-
-
-@pytest.fixture(scope="module")
-def database(tmp_path_factory):
-    with Database(tmp_path_factory.mktemp("database")) as database:
-        create_online_table(database.dsn)
-        yield database
-
-
-@pytest.fixture
-def running(database, registry, tmp_path):
-    with serving(database.dsn, registry.uri, tmp_path) as running:
-        running.until(running.is_ready)
-        yield running
 
 
 def test_a_locked_table_is_refused_in_time_and_read_when_it_is_free(running, database):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -13,11 +14,11 @@ from pathlib import Path
 
 import grpc
 import httpx
-import psycopg
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
+from espalier.postgres.testing import variables
 from espalier.prediction.v1 import prediction_pb2_grpc as pb_grpc
 from espalier.processes import free_port, python_environment
 
@@ -46,6 +47,10 @@ class Running:
         answer = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=5)
         status: int = answer.status
         return status
+
+    def events(self) -> list[str]:
+        """What the server logged so far, by its events."""
+        return [json.loads(line)["event"] for line in self.log.read_text().splitlines()]
 
     def line(self) -> str:
         """The next line that the server writes to standard output."""
@@ -89,20 +94,9 @@ def environment(dsn: str, registry_uri: str) -> dict[str, str]:
     return {
         **os.environ,
         **python_environment(),
-        **_postgres_variables(dsn),
+        **variables(dsn),
         "MLFLOW_TRACKING_URI": registry_uri,
         "ESPALIER_MODEL_POLL_SECONDS": "0.1",
-    }
-
-
-def _postgres_variables(dsn: str) -> dict[str, str]:
-    known = psycopg.conninfo.conninfo_to_dict(dsn)
-    return {
-        "POSTGRES_HOST": str(known["host"]),
-        "POSTGRES_PORT": str(known["port"]),
-        "POSTGRES_USER": str(known["user"]),
-        "POSTGRES_PASSWORD": str(known["password"]),
-        "POSTGRES_DB": str(known["dbname"]),
     }
 
 

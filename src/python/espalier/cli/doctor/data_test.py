@@ -11,12 +11,13 @@ import pytest
 
 from churn.project import PROJECT
 from espalier.cli.doctor.finding import Subject
-from espalier.cli.doctor.testing import examined, found, hanging, subject, variables
+from espalier.cli.doctor.testing import examined, found, hanging, subject
 from espalier.features import feast_store
 from espalier.ingest.run import ingest
 from espalier.postgres import embedded
 from espalier.postgres.connect import connect
 from espalier.postgres.migrate import migrate, packaged
+from espalier.postgres.testing import variables
 
 SEEDS = Path("data/seeds").absolute()
 FIRST, SECOND = date(1997, 6, 30), date(1997, 7, 31)

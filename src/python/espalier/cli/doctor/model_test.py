@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from espalier.cli.doctor.finding import Subject
-from espalier.cli.doctor.testing import answering, examined, found, hanging, subject, variables
+from espalier.cli.doctor.testing import answering, examined, found, hanging, subject
+from espalier.postgres.testing import variables
 from espalier.registry.manifest import ONNX
 from espalier.registry.rest import MlflowRest
 from espalier.serving.testing_server import Running, serving

@@ -12,8 +12,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from psycopg.conninfo import conninfo_to_dict
-
 from churn.project import PROJECT
 from espalier.cli.doctor.catalog import CHECKS
 from espalier.cli.doctor.examine import Examined, examine
@@ -35,18 +33,6 @@ def subject(
         deployments=folder / "deployments.toml",
         pexes=folder / "dist",
     )
-
-
-def variables(dsn: str) -> dict[str, str]:
-    """The variables that name a database."""
-    known = conninfo_to_dict(dsn)
-    return {
-        "POSTGRES_HOST": str(known["host"]),
-        "POSTGRES_PORT": str(known["port"]),
-        "POSTGRES_USER": str(known["user"]),
-        "POSTGRES_PASSWORD": str(known["password"]),
-        "POSTGRES_DB": str(known["dbname"]),
-    }
 
 
 def examined(looked_at: Subject, *names: str) -> list[Examined]:
