@@ -94,13 +94,18 @@ def test_whatever_a_stack_started_is_found_and_ended(checkout: Path, tmp_path: P
     with Stack(checkout, tmp_path / "one") as stack:
         assert stack.processes() == []
         # In a session of its own, its parent gone.
-        started = stack.run("sh", "-c", "setsid sleep 600 >/dev/null 2>&1 & echo $!")
-        assert len(stack.processes()) == 1, started
-        [pid] = stack.processes()
+        pid = int(stack.run("sh", "-c", "setsid sleep 600 >/dev/null 2>&1 & echo $!"))
+        # In the midst of an exec a process shows no environment.
+        until(lambda: Path(f"/proc/{pid}/cmdline").read_bytes() == b"sleep\x00600\x00")
+        assert stack.processes() == [pid]
+    until(lambda: not Path(f"/proc/{pid}").exists())
+
+
+def until(condition):
     deadline = time.monotonic() + 20
-    while Path(f"/proc/{pid}/environ").exists():
+    while not condition():
         assert time.monotonic() < deadline
-        time.sleep(0.05)
+        time.sleep(0.01)
 
 
 def test_programs_that_path_lacks_are_named():
