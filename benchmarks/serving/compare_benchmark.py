@@ -151,7 +151,6 @@ def _tell_equal_load(
                     "/predict",
                     bodies,
                     rate=rate,
-                    callers=32,
                     seconds=options.seconds * 2,
                 )
             found[name].append(one)

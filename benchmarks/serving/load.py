@@ -1,26 +1,22 @@
-"""Load by the clients that people know: ghz for gRPC, wrk for HTTP."""
+"""Load by the clients that people know: ghz for gRPC, wrk and, at a given rate, vegeta for HTTP."""
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import shutil
 import subprocess
 import tempfile
-import threading
-import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from http import HTTPStatus
-from http.client import HTTPConnection
 from pathlib import Path
-from urllib.parse import urlsplit
 
 PREDICT = "espalier.prediction.v1.PredictionService/Predict"
 _INSTALL = {
     "ghz": "go install github.com/bojand/ghz/cmd/ghz@v0.93.0",
     "wrk": "apt-get install wrk",
+    "vegeta": "go install github.com/tsenart/vegeta/v12@v12.12.0",
 }
 # Every thread begins at its own place in the list and goes through it.
 _WRK_SCRIPT = """\
@@ -118,45 +114,39 @@ def http(url: str, path: str, bodies: Sequence[str], *, callers: int, seconds: f
     )
 
 
-def paced(
-    url: str, path: str, bodies: Sequence[str], *, rate: float, callers: int, seconds: float
-) -> Load:
-    """POST the bodies in turn, so many a second whatever the server does; by `callers` connections.
+def paced(url: str, path: str, bodies: Sequence[str], *, rate: float, seconds: float) -> Load:
+    """POST the bodies in turn, so many a second whatever the server does.
 
-    A latency counts from when the request was due, so one that had to wait for a connection, since
-    those before it took long, has that in it.
+    A request is sent when it is due, on a further connection while the others wait for answers.
     """
-    address = urlsplit(url)
-    connections = threading.local()
-
-    def post(body: str, due: float) -> tuple[float, bool]:
-        time.sleep(max(0.0, due - time.perf_counter()))
-        if not hasattr(connections, "own"):
-            connections.own = HTTPConnection(str(address.hostname), address.port, timeout=20)
-        connections.own.request("POST", path, body, {"Content-Type": "application/json"})
-        answer = connections.own.getresponse()
-        answer.read()
-        return time.perf_counter() - due, answer.status == HTTPStatus.OK
-
-    with ThreadPoolExecutor(callers) as pool:
-        began = time.perf_counter() + 0.1
-        count = max(1, int(rate * seconds))
-        answers = list(
-            pool.map(
-                post,
-                (bodies[number % len(bodies)] for number in range(count)),
-                (began + number / rate for number in range(count)),
-            )
+    with tempfile.TemporaryDirectory() as scratch:
+        targets, answers = Path(scratch) / "targets.jsonl", Path(scratch) / "answers"
+        targets.write_text("".join(_target(f"{url}{path}", body) for body in bodies))
+        _run(
+            [
+                *(_program("vegeta"), "attack", "-format=json", f"-targets={targets}"),
+                *(f"-rate={round(rate * 60)}/1m", f"-duration={seconds:g}s", "-timeout=20s"),
+                f"-output={answers}",
+            ]
         )
-        took = time.perf_counter() - began
-    milliseconds = sorted(seconds * 1e3 for seconds, _ in answers)
-    answered = sum(ok for _, ok in answers)
+        report = json.loads(_run([_program("vegeta"), "report", "-type=json", str(answers)]))
+    answered = report["status_codes"].get("200", 0)
     return Load(
-        rate=answered / took,
-        p50=milliseconds[count // 2],
-        p99=milliseconds[min(count - 1, count * 99 // 100)],
-        failed=count - answered,
+        rate=answered / ((report["duration"] + report["wait"]) / 1e9),
+        p50=report["latencies"]["50th"] / 1e6,
+        p99=report["latencies"]["99th"] / 1e6,
+        failed=report["requests"] - answered,
     )
+
+
+def _target(url: str, body: str) -> str:
+    target = {
+        "method": "POST",
+        "url": url,
+        "header": {"Content-Type": ["application/json"]},
+        "body": base64.b64encode(body.encode()).decode(),
+    }
+    return json.dumps(target) + "\n"
 
 
 def _run(command: list[str]) -> str:

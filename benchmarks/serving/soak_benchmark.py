@@ -52,7 +52,7 @@ class _Callers:
     def __init__(self, channel: grpc.aio.Channel, http: httpx.AsyncClient) -> None:
         self._stub, self._http = pb_grpc.PredictionServiceStub(channel), http
         self.counts: Counter[str] = Counter()
-        self.errors: list[str] = []
+        self.errors: Counter[str] = Counter()
 
     async def predict(self, number: int) -> None:
         entity = ENTITIES[number % len(ENTITIES)]
@@ -103,7 +103,7 @@ class _Callers:
         try:
             await call(number)
         except Exception as error:  # noqa: BLE001  # any at all is the failure
-            self.errors.append(f"{name}: {type(error).__name__}: {error}")
+            self.errors[f"{name}: {_told(error)}"] += 1
         else:
             self.counts[name] += 1
 
@@ -172,6 +172,12 @@ async def _soak(
     return callers, memory, swaps
 
 
+def _told(error: Exception) -> str:
+    if isinstance(error, grpc.aio.AioRpcError):
+        return f"{error.code().name}: {error.details()}"
+    return f"{type(error).__name__}: {error}"
+
+
 def _check(found: pb.PredictResponse, entity: str) -> None:
     _check_score(found.entity_id, found.model.version, found.score, entity)
 
@@ -190,13 +196,13 @@ def _tell(callers: _Callers, memory: list[int], swaps: int, faults: list[str]) -
     growth = last / first - 1
     slope = float(np.polyfit(range(len(memory) - warm), memory[warm:], 1)[0]) * 60
     print(markdown(["calls", "right answers"], [[n, f"{c:,}"] for n, c in callers.counts.items()]))
-    print(f"\nerrors {len(callers.errors)}; models put into force {swaps}")
+    print(f"\nerrors {callers.errors.total():,}; models put into force {swaps}")
     print(
         f"memory after {warm} s {megabytes(first)}, at the end {megabytes(last)} ({growth:+.1%}), "
         f"most {megabytes(max(memory))}, slope {slope / 1e6:+.2f} MB a minute"
     )
     print(machine())
-    faults = [*faults, *callers.errors[:20]]
+    faults += [f"{count:,} x {kind}" for kind, count in callers.errors.most_common(20)]
     if growth > _GROWTH:
         faults.append(f"memory grew by {growth:.1%}")
     for fault in faults:
