@@ -36,7 +36,8 @@ from espalier.ingest.run import ingest
 from espalier.postgres import embedded, migrate
 from espalier.postgres.connect import connect
 from espalier.training import evaluate, fitting
-from espalier.training.evaluate import Evaluation, Floats
+from espalier.training.binary import BinaryEvaluation
+from espalier.training.evaluate import Floats
 from espalier.training.search import search
 from espalier.training.split import Split, rolling_origins, split_by_time
 
@@ -119,7 +120,8 @@ def drawn(months: Sequence[Predicted], draws: int) -> dict[str, dict[str, Floats
     codes, customers = pd.factorize(np.concatenate([month.customers for month in months]))
     places = np.split(codes, np.cumsum([len(month.customers) for month in months])[:-1])
     ready = {
-        name: [Evaluation(month.labels, month.scores[name]) for month in months] for name in MODELS
+        name: [BinaryEvaluation(month.labels, month.scores[name]) for month in months]
+        for name in MODELS
     }
     found = {name: {metric: np.empty(draws) for metric in _METRICS} for name in MODELS}
     generator = np.random.default_rng(PROJECT.seed)

@@ -73,6 +73,12 @@ class BadData(EspalierError):
     reason, code, exit_code = "BAD_DATA", "INVALID_ARGUMENT", 4
 
 
+class TooFewRows(BadData):
+    """There are too few rows to tell anything from chance."""
+
+    reason = "TOO_FEW_ROWS"
+
+
 class BatchLate(EspalierError):
     """A batch did not come within the time that it was waited for."""
 

@@ -14,6 +14,35 @@ from espalier.errors import ConfigurationError
 
 Setting = str | int | float | bool | None
 
+# The metrics of each task, the gate's own first; espalier.training.evaluate says what they are.
+METRICS = {
+    "binary": ("roc_auc", "pr_auc", "brier", "log_loss", "calibration_error", "lift_10"),
+    "multiclass": (*("roc_auc", "accuracy", "balanced_accuracy", "macro_f1", "log_loss", "brier"),),
+    "regression": ("r2", "rmse", "mae", "median_absolute_error"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validation:
+    """Which labels a model is validated on; it is trained on none of them.
+
+    By "time": those of the newest label time. By "entity", for data of one snapshot: of the newest
+    label time those of about a `share` of the entities, which a seeded hash of their key chooses,
+    so that an entity stays on its side when others come. Nothing older of these is trained on.
+    """
+
+    by: Literal["time", "entity"] = "time"
+    share: float = 0.25
+
+    def __post_init__(self) -> None:
+        """Refuse other words, and a share that leaves nothing on one side."""
+        if self.by not in ("time", "entity"):
+            raise ConfigurationError(f"validation by {self.by!r}", fix="say time or entity")
+        if not 0 < self.share < 1:
+            raise ConfigurationError(
+                f"validation has a share of {self.share:g}", fix="declare one above 0 and below 1"
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
@@ -22,7 +51,8 @@ class Search:
     `space` names arguments of the estimator's function with the values to try, the default first.
     All combinations are tried when they are no more than `trials`; otherwise the defaults and a
     seeded draw of the others. They are compared by the gate's metric over the newest `folds` label
-    times within the training rows, each predicted by older labels alone.
+    times within the training rows, each predicted by older labels alone; with validation by entity
+    over so many parts of the entities, at least two, each predicted by the others.
     """
 
     space: tuple[tuple[str, tuple[Setting, ...]], ...] = ()
@@ -81,15 +111,16 @@ class Slice:
 class Gate:
     """What a model must show before it is promoted.
 
-    `metric` is the main one (higher is better). A challenger may be worse than the champion, or
-    for the first model than the baseline, by no more than `margin`; the paired bootstrap interval
-    at `confidence` decides. On none of the `slices` (by name; None: all that the project declares)
-    may it be worse by more than `slice_margin`. A ROC-AUC above `suspicious` is taken for a leak of
-    the label. One row must be scored within `max_latency_ms` (median). `online_sample` entities'
+    `metric` is the main one, of `METRICS`; empty means ROC-AUC, for a number R². A challenger may be
+    worse than the champion, or for the first model than the baseline, by no more than `margin`, in
+    the metric's own unit; the paired bootstrap interval at `confidence` decides. On none of the
+    `slices` (by name; None: all that the project declares) may it be worse by more than
+    `slice_margin`. A ROC-AUC, for a number an R², above `suspicious` is taken for a leak of the
+    label. One row must be scored within `max_latency_ms` (median). `online_sample` entities'
     features are compared between the online store and the history.
     """
 
-    metric: str = "roc_auc"
+    metric: str = ""
     margin: float = 0.01
     confidence: float = 0.95
     slice_margin: float = 0.05
@@ -123,9 +154,10 @@ class Monitoring:
 
     A feature drifted when the distance of its values by `method` reached `threshold` (None: the
     method's own), or its share of nulls moved by `null_share`. A window, which is a day's check,
-    drifted when that is so for `share` of the features that are no trend, or the label's
-    Jensen-Shannon distance reached `target_threshold`. The verdict is drift when `windows_k` of the
-    last `windows_n` windows of the same model drifted.
+    drifted when that is so for `share` of the features that are no trend, or the label's distance
+    reached `target_threshold` (None: 0.05 of the Jensen-Shannon distance of classes; a number's is
+    that of a feature by "wasserstein"). The verdict is drift when `windows_k` of the last
+    `windows_n` windows of the same model drifted.
 
     A prediction belongs to a label when it was the entity's last in the `served_within` after the
     label's time. `sample` predictions are recomputed from the history.
@@ -136,7 +168,7 @@ class Monitoring:
     columns: tuple[ColumnMonitoring, ...] = ()
     null_share: float = 0.1
     share: float = 0.5
-    target_threshold: float = 0.05
+    target_threshold: float | None = None
     windows_k: int = 2
     windows_n: int = 3
     served_within: timedelta = timedelta(days=28)
@@ -204,7 +236,8 @@ class Serving:
         missing_entity: There is no feature row; "predict" asks the model with nulls alone.
         missing_feature: A feature is null whose column is not declared nullable.
         stale_feature: The row is older than the view's time to live.
-        default_score: The score of "default", 0 to 1.
+        default_score: The score of "default": a probability, or the value where a number is
+            predicted. There is none with several classes.
     """
 
     missing_entity: Literal["refuse", "default", "predict"] = "refuse"
@@ -225,7 +258,5 @@ class Serving:
                     f"serving policy {name} is default without a default_score",
                     fix="declare Serving(default_score=...)",
                 )
-        if self.default_score is not None and not 0 <= self.default_score <= 1:
-            raise ConfigurationError(
-                f"default_score {self.default_score:g} is no probability", fix="declare 0 to 1"
-            )
+        if self.default_score is not None and not math.isfinite(self.default_score):
+            raise ConfigurationError(f"default_score {self.default_score:g} is no number")

@@ -9,14 +9,36 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from importlib import import_module
 from typing import Any
 
 from espalier.contract import ColumnType, Table
 from espalier.errors import ConfigurationError
-from espalier.policies import Decision, Gate, Monitoring, Retraining, Search, Serving, Slice
+from espalier.label import Label, Task, check_label
+from espalier.policies import (
+    METRICS,
+    Decision,
+    Gate,
+    Monitoring,
+    Retraining,
+    Search,
+    Serving,
+    Slice,
+    Validation,
+)
+
+__all__ = [
+    "Calendar",
+    "Entity",
+    "FeatureView",
+    "Label",
+    "Project",
+    "Task",
+    "load_function",
+    "load_project",
+]
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
@@ -41,20 +63,6 @@ class FeatureView:
     table: str
     features: tuple[str, ...]
     ttl: timedelta
-
-
-@dataclass(frozen=True, kw_only=True)
-class Label:
-    """What is predicted: `column` of `table`, true being the positive class.
-
-    The value at `time` looks at the `horizon` after it, so it is known only when that has passed.
-    """
-
-    table: str
-    column: str
-    time: str
-    horizon: timedelta
-    positive_means: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,11 +97,12 @@ class Project:
     """One ML product.
 
     `estimator` and `baseline` name a function as `module:function` that returns an unfitted
-    scikit-learn classifier over the view's features in declared order, called with `seed=` and, the
-    estimator, with the settings of `search`; they are named rather than imported so that the
-    prediction server does not carry what only training needs. `calibration` of the scores is
-    "none", "sigmoid" or "isotonic". `full_data` may name one that writes all batches into a folder,
-    where the repository holds only a sample.
+    scikit-learn classifier, or for a number a regressor, over the view's features in declared
+    order, called with `seed=` and, the estimator, with the settings of `search`; they are named
+    rather than imported so that the prediction server does not carry what only training needs.
+    `calibration` of the scores is "none", "sigmoid" or "isotonic"; it and `decision` are of two
+    classes alone. A gate that names no metric gets the task's own. `full_data` may name one that
+    writes all batches into a folder, where the repository holds only a sample.
     """
 
     name: str
@@ -108,6 +117,7 @@ class Project:
     gate: Gate = field(default_factory=Gate)
     serving: Serving = field(default_factory=Serving)
     search: Search = field(default_factory=Search)
+    validation: Validation = field(default_factory=Validation)
     calibration: str = "none"
     decision: Decision = field(default_factory=Decision)
     slices: tuple[Slice, ...] = ()
@@ -143,10 +153,42 @@ class Project:
             table.column(self.entity.join_key)
             if table.event_time is None:
                 raise ConfigurationError(f"table {table.name} needs an event_time")
-        if labels.column(self.label.column).type is not ColumnType.BOOLEAN:
-            raise ConfigurationError(f"label {self.label.column} must be BOOLEAN")
+        check_label(self.label, labels.column(self.label.column), self.name)
+        self._check_task()
         self._check_training()
         self._check_monitoring()
+
+    def _check_task(self) -> None:
+        """Refuse policies that this kind of label cannot have, and name the gate's metric."""
+        task, known = self.task, METRICS[self.task.value]
+        if not self.gate.metric:
+            object.__setattr__(self, "gate", replace(self.gate, metric=known[0]))
+        if self.gate.metric not in known:
+            raise ConfigurationError(
+                f"a {task.value} gate cannot use metric {self.gate.metric!r}",
+                fix=f"use {', '.join(known)}",
+            )
+        if task is Task.BINARY:
+            score = self.serving.default_score
+            if score is not None and not 0 <= score <= 1:
+                raise ConfigurationError(
+                    f"default_score {score:g} is no probability", fix="declare 0 to 1"
+                )
+            return
+        for what, declared in (
+            (f"calibration {self.calibration!r}", self.calibration != "none"),
+            ("a decision", self.decision != Decision()),
+        ):
+            if declared:
+                raise ConfigurationError(
+                    f"project {self.name} declares {what} and its label is {task.value}",
+                    fix="leave it out: it is of labels of two classes",
+                )
+        if task is Task.MULTICLASS and self.serving.default_score is not None:
+            raise ConfigurationError(
+                f"project {self.name} declares a default_score, which does not tell a class",
+                fix="use the serving policies refuse and predict",
+            )
 
     def _check_training(self) -> None:
         if self.calibration not in ("none", "sigmoid", "isotonic"):
@@ -193,6 +235,11 @@ class Project:
             if table.name == name:
                 return table
         raise ConfigurationError(f"project {self.name} declares no table {name}")
+
+    @property
+    def task(self) -> Task:
+        """What kind of thing is predicted, by the label's column and classes."""
+        return self.label.task(self.table(self.label.table).column(self.label.column))
 
     @property
     def key_type(self) -> ColumnType:

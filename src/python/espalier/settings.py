@@ -48,6 +48,11 @@ class Settings:
     data_dir: Path = _var(
         "ESPALIER_DATA_DIR", Path("data/seeds"), "holds <project>/month_NNN/<table>.csv"
     )
+    products: str = _var(
+        "ESPALIER_PRODUCTS",
+        "churn",
+        "the ML products here, by commas; without --project a command is about the first",
+    )
     reports_dir: Path = _var(
         "ESPALIER_REPORTS_DIR", Path("reports"), "where validation and drift reports are written"
     )
@@ -107,6 +112,11 @@ class Settings:
             host = quote(self.postgres_host, safe="")
             return f"postgresql://{user}@/{database}?host={host}&port={self.postgres_port}"
         return f"postgresql://{user}@{self.postgres_host}:{self.postgres_port}/{database}"
+
+    @property
+    def product(self) -> str:
+        """The product that is meant when none is named."""
+        return self.products.split(",")[0].strip()
 
     @property
     def stack_dir(self) -> Path:

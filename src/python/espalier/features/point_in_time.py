@@ -21,7 +21,7 @@ from psycopg import sql
 
 from espalier.contract import ColumnType
 from espalier.errors import ConfigurationError
-from espalier.features import history
+from espalier.features import history, labels
 from espalier.features.columns import Array, Kind, read_columns
 from espalier.postgres.connect import Connection
 from espalier.project import Project
@@ -39,7 +39,9 @@ def training_set(
     """One row per label known by `as_of`, with the features known at the label's time.
 
     A label's features are those with the newest event time not after the label's time and not
-    older than the view's ttl then, in the version that was the last known at the label's time.
+    older than the view's ttl then, in the version that was the last known at the label's time; of
+    a label with a horizon of 0, which may come in one batch with its features, in the last version
+    known when the label was.
 
     Args:
         connection: The database.
@@ -49,33 +51,39 @@ def training_set(
             stored since changes what was known then; with them a training set can be had again.
 
     Returns:
-        The join key, label_time, label (bool), feature_time, then the view's features in declared
-        order as float64, NaN for null; times are datetime64 in UTC. Sorted by label_time, then join
-        key. Labels without features are left out; `attrs["without_features"]` counts them.
+        The join key, label_time, label (bool, a class's name or float64), feature_time, then the
+        view's features in declared order as float64, NaN for null; times are datetime64 in UTC.
+        Sorted by label_time, then join key. Labels without features are left out;
+        `attrs["without_features"]` counts them.
 
     Raises:
         ConfigurationError: nothing of the project was ingested yet.
+        BadData: a label is of no declared class.
     """
-    labels = project.table(project.label.table)
+    table = project.table(project.label.table)
+    at_once = not project.label.horizon
     query = sql.SQL(
         # Sorted before the join, which keeps the order: the rows are then narrow.
-        "SELECT label_time, label, coalesce(newest.event_time, '-infinity'), {numbers}, entity "
+        "SELECT label_time, {label_value}, coalesce(newest.event_time, '-infinity'), {numbers}, entity "
         "FROM (SELECT * FROM ("
         " SELECT DISTINCT ON ({key}, {label_column}) {key} AS entity, {label_time} AS label_time,"
-        " {label} AS label FROM {labels} WHERE known_at <= %(as_of)s{among}"
+        " {label} AS label{labelled_at} FROM {labels} WHERE known_at <= %(as_of)s{among}"
         " ORDER BY {key}, {label_column}, known_at DESC, snapshot_id DESC) AS known "
         "WHERE label IS NOT NULL ORDER BY label_time, {order}) AS labels LEFT JOIN LATERAL ("
         " SELECT {event_time} AS event_time, {features} FROM {table} WHERE {key} = entity"
         " AND {event_column} <= {label_time_there} AND {event_column} >= {oldest}"
-        " AND known_at <= label_time{among}"
+        " AND known_at <= {known_by}{among}"
         " ORDER BY {event_column} DESC, known_at DESC, snapshot_id DESC LIMIT 1) AS newest ON true "
         "ORDER BY label_time, {order}"
     ).format(
         **_parts(project),
-        labels=history.relation(project, labels.name),
+        labels=history.relation(project, table.name),
         label=sql.Identifier(project.label.column),
+        label_value=labels.expression(project, sql.Identifier("label")),
         label_column=sql.Identifier(project.label.time),
-        label_time=history.as_instant(labels, project.label.time),
+        label_time=history.as_instant(table, project.label.time),
+        labelled_at=_first_known(project) if at_once else sql.SQL(""),
+        known_by=sql.SQL("labelled_at" if at_once else "label_time"),
         label_time_there=_event_bound(project, "label_time"),
         oldest=_event_bound(project, "label_time - %(ttl)s::interval"),
         among=sql.SQL("" if snapshots is None else " AND snapshot_id = ANY(%(snapshots)s)"),
@@ -84,7 +92,7 @@ def training_set(
         connection,
         project,
         query,
-        ("timestamptz", "bool", "timestamptz"),
+        ("timestamptz", labels.KINDS[project.task], "timestamptz"),
         as_of=history.midnight(as_of),
         ttl=project.view.ttl,
         snapshots=None if snapshots is None else list(snapshots),
@@ -93,7 +101,7 @@ def training_set(
     frame = _frame(project, features, found)
     for name, values in (
         ("feature_time", _times(feature_time[found])),
-        ("label", label[found]),
+        ("label", labels.values(project, label[found])),
         ("label_time", _times(label_time[found])),
         (project.entity.join_key, key[found]),
     ):
@@ -181,6 +189,13 @@ def _parts(project: Project) -> dict[str, sql.Composable]:
         # The same order under every locale of the server.
         "order": sql.SQL('{} COLLATE "C"').format(entity) if by_bytes else entity,
     }
+
+
+def _first_known(project: Project) -> sql.Composed:
+    """When the first version of a label became known: a correction of it brings no features."""
+    return sql.SQL(", min(known_at) OVER (PARTITION BY {}, {}) AS labelled_at").format(
+        sql.Identifier(project.entity.join_key), sql.Identifier(project.label.time)
+    )
 
 
 def _event_bound(project: Project, instant: LiteralString) -> sql.Composable:

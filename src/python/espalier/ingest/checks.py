@@ -71,7 +71,8 @@ def checks(
     """The checks of a batch known on `as_of`, in the order of the declaration.
 
     Beyond what columns declare: the key is not null and unique; no row happened after `as_of`, and
-    no label came before its horizon had passed, as it would tell the future.
+    no label came before its horizon had passed, as it would tell the future; a label of several
+    classes is one of them.
 
     Args:
         project: The declaration.
@@ -176,19 +177,25 @@ def _column_checks(project: Project, table: Table, column: Column) -> list[Check
                 says=_range_says(column.minimum, column.maximum),
             )
         )
-    if column.allowed:
+    if allowed := column.allowed or _classes(project, table, column):
         found.append(
             Check(
                 kind=Kind.ALLOWED,
                 table=table.name,
                 columns=name,
-                allowed=tuple(_parse(table, column, text) for text in column.allowed),
-                says=f"is none of {', '.join(column.allowed)}",
+                allowed=tuple(_parse(table, column, text) for text in allowed),
+                says=f"is none of {', '.join(allowed)}",
             )
         )
     if column.references is not None:
         found.append(_reference(project, table, column, column.references))
     return found
+
+
+def _classes(project: Project, table: Table, column: Column) -> tuple[str, ...]:
+    """What the label may be, if this is it and it is a class."""
+    is_label = (table.name, column.name) == (project.label.table, project.label.column)
+    return project.label.classes if is_label else ()
 
 
 def _reference(project: Project, table: Table, column: Column, target: str) -> Check:

@@ -16,7 +16,6 @@ from espalier.project import Calendar, Entity, FeatureView, Label, Project
 
 Run = Callable[..., Ingested]
 
-SEEDS = Path("data/seeds/churn")
 AS_OF = date(2024, 1, 31)
 LATER = date(2024, 2, 29)
 

@@ -13,20 +13,22 @@ from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
+import pandas as pd
+
 from espalier.errors import BadData
 from espalier.features import point_in_time
-from espalier.monitoring import drift_store, reference, report, served, sketch, windows
+from espalier.monitoring import drift_store, reference, report, served, sketch, target, windows
 from espalier.monitoring.evidently_adapter import (
     MINIMUM_ROWS,
     ColumnDrift,
     ColumnQuality,
     Comparison,
-    Labels,
     Rule,
     compare,
     quality,
 )
 from espalier.monitoring.reference import Reference
+from espalier.monitoring.target import TargetLabels
 from espalier.monitoring.windows import Window
 from espalier.postgres.connect import Connection, connect
 from espalier.project import Project
@@ -41,7 +43,8 @@ class Drift:
     share, or the target drifted. `drifted` names those features, `trending` the trends that moved,
     which do not count. `target` is None when there are not enough labels to compare. `served` is
     the comparison with what was served, None when too little was. `html` and `json` are the written
-    reports, `run_id` marks the check's rows in `espalier.drift`.
+    reports, `run_id` marks the check's rows in `espalier.drift`. `nothing` says why today's features
+    were not compared, if so: then this day is no window, and `espalier.drift` has no row of it.
     """
 
     verdict: bool
@@ -57,6 +60,7 @@ class Drift:
     html: Path
     json: Path
     run_id: str
+    nothing: str = ""
 
     @property
     def failed_quality(self) -> tuple[str, ...]:
@@ -83,6 +87,9 @@ def check_drift(
     Target: the labels of the newest label time known at `as_of`, against those of the reference.
     It is left out when the reference holds that label time too, or labels are too few.
 
+    Labels with a horizon of 0 come with their features, so a model may be trained on the very rows
+    that are current; then there is nothing to compare, which is said and reported.
+
     A repeated check of a day adds rows under a new run id, replaces no row, and replaces the
     day's report files.
 
@@ -97,7 +104,8 @@ def check_drift(
             provenance. Not given, what training would use today is the reference.
 
     Raises:
-        BadData: nothing is known at `as_of`, or too few rows.
+        BadData: nothing is known at `as_of`.
+        TooFewRows: too few rows are known.
         DependencyUnreachable: PostgreSQL does not answer.
         ConfigurationError: the reports cannot be written.
     """
@@ -110,17 +118,23 @@ def check_drift(
         trained = reference.obtain(
             connection, project, trained_as_of=trained_as_of or as_of, model_version=model_version
         )
-        labels, target_note = _labels(connection, project, trained, as_of)
-        found = compare(
-            trained.columns,
-            sketch.of_frame(current, project.view.features),
-            rules=rules(project),
-            labels=labels,
-            target_threshold=project.monitoring.target_threshold,
-        )
         before = windows.earlier(connection, project, before=as_of, model_version=model_version)
-        judged = windows.judge(found, project, as_of=as_of, before=before)
-        page = _page(project, as_of, model_version, found, judged).telling(
+        nothing = _nothing(project, trained, current)
+        if nothing:
+            found = Comparison(columns={}, target=None, html=report.EMPTY, report={})
+            judged = windows.without(before, project)
+            target_note = "not compared"
+        else:
+            labels, target_note = _labels(connection, project, trained, as_of)
+            found = compare(
+                trained.columns,
+                sketch.of_frame(current, project.view.features),
+                rules=rules(project),
+                labels=labels,
+                target_threshold=project.monitoring.target_threshold,
+            )
+            judged = windows.judge(found, project, as_of=as_of, before=before)
+        page = _page(project, as_of, model_version, found, judged, nothing=nothing).telling(
             reference=trained.note,
             current=f"{len(current)} entities as known at {as_of}",
             target_note=target_note,
@@ -132,7 +146,8 @@ def check_drift(
             parts.append(("served", *against))
         # Committed only after the files are there: no row speaks of a report that is not.
         for part, verdict, comparison in parts:
-            drift_store.add(connection, project, verdict)
+            if not verdict.nothing:
+                drift_store.add(connection, project, verdict)
             files = report.paths(reports_dir, project.name, as_of, part)
             report.write(files, comparison.html, comparison.report, verdict)
         drift_store.add_quality(connection, page, checked.columns)
@@ -153,6 +168,7 @@ def check_drift(
         html=html,
         json=json,
         run_id=page.run_id,
+        nothing=nothing,
     )
 
 
@@ -171,20 +187,31 @@ def rules(project: Project) -> dict[str, Rule]:
     return found
 
 
+def _nothing(project: Project, trained: Reference, current: pd.DataFrame) -> str:
+    """Why there is nothing to compare; empty when there is.
+
+    Where labels come later, features are always newer than those with labels.
+    """
+    newest = current["feature_time"].max().date()
+    if project.label.horizon or newest > trained.last:
+        return ""
+    return f"the features of {newest} are those that the model was trained on; none are newer"
+
+
 def _labels(
     connection: Connection, project: Project, trained: Reference, as_of: date
-) -> tuple[tuple[Labels, Labels] | None, str]:
+) -> tuple[tuple[TargetLabels, TargetLabels] | None, str]:
     """The two sets of labels, or None, and a sentence about them."""
     found = drift_store.newest_labels(connection, project, as_of=as_of)
     if found is None or found[0] <= trained.last:
         return None, f"no labels newer than the reference's of {trained.span}"
     newest, current = found
-    before = Labels(rows=trained.rows, positives=trained.positives)
+    before = trained.labels
     if min(current.rows, before.rows) < MINIMUM_ROWS:
         return None, f"fewer than {MINIMUM_ROWS} labels of {newest} or before it"
     return (before, current), (
-        f"share of positive labels {current.share:.3f} at {newest} ({current.rows} rows), "
-        f"{before.share:.3f} at {trained.span} ({before.rows} rows)"
+        f"{target.told(current)} at {newest} ({current.rows} rows), "
+        f"{target.told(before, short=True)} at {trained.span} ({before.rows} rows)"
     )
 
 
@@ -223,6 +250,7 @@ def _page(
     judged: windows.Judged,
     *,
     comparison: str = "training",
+    nothing: str = "",
 ) -> report.Verdict:
     return report.Verdict(
         project=project.name,
@@ -240,4 +268,5 @@ def _page(
         columns=found.columns,
         trends=tuple(n for n in found.columns if project.monitoring.of(n).trend),
         target=found.target,
+        nothing=nothing,
     )

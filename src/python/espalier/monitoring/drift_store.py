@@ -8,35 +8,55 @@ from datetime import date
 from psycopg import sql
 
 from espalier.features import history
-from espalier.monitoring.evidently_adapter import ColumnDrift, ColumnQuality, Labels
+from espalier.features.columns import read_columns
+from espalier.monitoring import sketch
+from espalier.monitoring.evidently_adapter import ColumnDrift, ColumnQuality
 from espalier.monitoring.report import Verdict
+from espalier.monitoring.target import ClassLabels, Labels, TargetLabels
 from espalier.postgres.connect import Connection
-from espalier.project import Project
+from espalier.project import Project, Task
 
 
 def newest_labels(
     connection: Connection, project: Project, *, as_of: date
-) -> tuple[date, Labels] | None:
+) -> tuple[date, TargetLabels] | None:
     """The newest label time known at `as_of` and its labels, with features or without."""
     table = project.table(project.label.table)
-    found = connection.execute(
-        sql.SQL(
-            "SELECT day, count(*), count(*) FILTER (WHERE label) FROM ("
-            " SELECT DISTINCT ON ({key}, {time}) {instant} AS day, {label} AS label FROM {labels}"
-            " WHERE known_at <= %(as_of)s AND {time} = (SELECT max({time}) FROM {labels}"
-            "  WHERE known_at <= %(as_of)s AND {label} IS NOT NULL)"
-            " ORDER BY {key}, {time}, known_at DESC, snapshot_id DESC) AS newest "
-            "WHERE label IS NOT NULL GROUP BY day"
-        ).format(
-            key=sql.Identifier(project.entity.join_key),
-            time=sql.Identifier(project.label.time),
-            instant=history.as_instant(table, project.label.time),
-            label=sql.Identifier(project.label.column),
-            labels=history.relation(project, table.name),
+    parts: dict[str, sql.Composable] = {
+        "key": sql.Identifier(project.entity.join_key),
+        "time": sql.Identifier(project.label.time),
+        "instant": history.as_instant(table, project.label.time),
+        "label": sql.Identifier(project.label.column),
+        "labels": history.relation(project, table.name),
+    }
+    parts["known"] = sql.SQL(
+        "FROM ("
+        " SELECT DISTINCT ON ({key}, {time}) {instant} AS day, {label} AS label FROM {labels}"
+        " WHERE known_at <= %(as_of)s AND {time} = (SELECT max({time}) FROM {labels}"
+        "  WHERE known_at <= %(as_of)s AND {label} IS NOT NULL)"
+        " ORDER BY {key}, {time}, known_at DESC, snapshot_id DESC) AS newest "
+        "WHERE label IS NOT NULL"
+    ).format(**parts)
+    at = {"as_of": history.midnight(as_of)}
+    if project.task is Task.REGRESSION:
+        numbers = sql.SQL("SELECT label::double precision {known}").format(**parts)
+        (found,) = read_columns(connection, numbers, ("float8",), at)
+        when = connection.execute(sql.SQL("SELECT max(day) {known}").format(**parts), at).fetchone()
+        assert when is not None, "an aggregate gives a row"
+        return (when[0].date(), sketch.of_values(found)) if len(found) else None
+    rows = connection.execute(
+        sql.SQL("SELECT day, label::text, count(*) {known} GROUP BY 1, 2 ORDER BY 2").format(
+            **parts
         ),
-        {"as_of": history.midnight(as_of)},
-    ).fetchone()
-    return None if found is None else (found[0].date(), Labels(rows=found[1], positives=found[2]))
+        at,
+    ).fetchall()
+    if not rows:
+        return None
+    counts = {name: count for _, name, count in rows}
+    if project.task is Task.BINARY:
+        labels = Labels(rows=sum(counts.values()), positives=counts.get("true", 0))
+        return rows[0][0].date(), labels
+    return rows[0][0].date(), ClassLabels(counts=counts)
 
 
 def add(connection: Connection, project: Project, verdict: Verdict) -> None:

@@ -9,9 +9,11 @@ is: every column would be flagged every month. Distances answer "how large is it
   population stay below it from some hundred rows on.
 - `psi` and `ks`: see `distances`; thresholds 0.2 and 0.1. The first sees a change of shape that
   moves no mass far, the second does not care how far mass moved.
-- label: the Jensen-Shannon distance (natural logarithm) of the two classes' shares. It is symmetric
-  and stays finite when a class is absent, as PSI does not. For shares near 0.8 the threshold of
-  0.05 is a change of about 5 points in 100.
+- label of classes: the Jensen-Shannon distance (natural logarithm) of the classes' shares. It is
+  symmetric and stays finite when a class is absent, as PSI does not. For two shares near 0.8 the
+  threshold of 0.05 is a change of about 5 points in 100. Each further class adds to what chance
+  alone makes of it, so with more than two the threshold grows as the labels are fewer.
+- label of numbers: as a feature, by `wasserstein` and its 0.2.
 - nulls: these distances look at the values that are there, so a column also drifts when its share
   of nulls moved by the declared amount. Evidently refuses columns without any value; they never
   get to it.
@@ -35,11 +37,11 @@ import numpy as np
 import pandas as pd
 
 from espalier.contract import Column
-from espalier.errors import BadData
+from espalier.errors import BadData, TooFewRows
 from espalier.monitoring import distances
 from espalier.monitoring.sketch import Sketch, as_frame
+from espalier.monitoring.target import TargetLabels, rule_of
 
-TARGET_METHOD = "jensenshannon"
 NULL_SHARE_METHOD = "null share"
 # Below this many rows on a side, chance alone moves single columns past the thresholds.
 MINIMUM_ROWS = 200
@@ -47,6 +49,8 @@ MINIMUM_ROWS = 200
 _LABEL_ROWS = 10_000
 # Our distances' names in Evidently's registry.
 _PREFIX = "espalier_"
+# Project names hold no blank, so this one is free.
+_TARGET = "target label"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,19 +60,6 @@ class Rule:
     method: str
     threshold: float
     null_share: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Labels:
-    """So many labels, `positives` of them positive."""
-
-    rows: int
-    positives: int
-
-    @property
-    def share(self) -> float:
-        """The positive ones' share."""
-        return self.positives / self.rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,8 +110,8 @@ def compare(
     current: Mapping[str, Sketch],
     *,
     rules: Mapping[str, Rule],
-    labels: tuple[Labels, Labels] | None = None,
-    target_threshold: float = 0.05,
+    labels: tuple[TargetLabels, TargetLabels] | None = None,
+    target_threshold: float | None = None,
 ) -> Comparison:
     """Compare columns' distributions, and two sets of labels when they are given.
 
@@ -128,11 +119,14 @@ def compare(
         reference: The distributions to compare with, by column.
         current: Those in question, of the same columns.
         rules: The columns to compare, and how.
-        labels: Reference labels and current labels; their rows need not be those of the columns.
-        target_threshold: The Jensen-Shannon distance of the labels that counts as drift.
+        labels: Reference labels and current labels, of one kind; their rows need not be those of
+            the columns.
+        target_threshold: The distance of the labels that counts as drift, of more than two classes
+            beyond what chance adds; None: the default of their kind, see `target`.
 
     Raises:
-        BadData: a side has fewer than `MINIMUM_ROWS` rows or labels, or lacks a column.
+        TooFewRows: a side has fewer than `MINIMUM_ROWS` rows or labels.
+        BadData: a side lacks a column.
     """
     for side, name in ((reference, "reference"), (current, "current")):
         missing = [column for column in rules if column not in side]
@@ -143,13 +137,20 @@ def compare(
         _enough(label.rows, f"{name} labels")
     # Evidently raises on a column without a value.
     shared = [c for c in rules if len(reference[c].quantiles) and len(current[c].quantiles)]
-    _register_distances({name: reference[name].spread for name in shared})
+    rule = None
+    if labels is not None:
+        method, threshold = rule_of(labels, target_threshold)
+        rule = Rule(method=method, threshold=threshold, null_share=1.0)
+    spreads = {name: reference[name].spread for name in shared}
+    if labels is not None and isinstance(labels[0], Sketch):
+        spreads[_TARGET] = labels[0].spread
+    _register_distances(spreads)
     scores, target, html, report = _drift(
         as_frame({name: reference[name] for name in shared}),
         as_frame({name: current[name] for name in shared}),
         {name: rules[name] for name in shared},
         labels,
-        target_threshold,
+        rule,
     )
     return Comparison(
         columns={
@@ -158,7 +159,9 @@ def compare(
             )
             for name, rule in rules.items()
         },
-        target=None if target is None else _judge(TARGET_METHOD, target, target_threshold),
+        target=None
+        if target is None or rule is None
+        else _judge(rule.method, target, rule.threshold),
         html=html,
         report=report,
     )
@@ -232,7 +235,7 @@ def _judge(method: str, score: float, threshold: float) -> ColumnDrift:
 
 def _enough(rows: int, what: str) -> None:
     if rows < MINIMUM_ROWS:
-        raise BadData(
+        raise TooFewRows(
             f"{rows} {what} are too few to tell drift from chance",
             fix=f"at least {MINIMUM_ROWS} are needed",
         )
@@ -242,15 +245,13 @@ def _drift(
     reference: pd.DataFrame,
     current: pd.DataFrame,
     rules: Mapping[str, Rule],
-    labels: tuple[Labels, Labels] | None,
-    target_threshold: float,
+    labels: tuple[TargetLabels, TargetLabels] | None,
+    target_rule: Rule | None,
 ) -> tuple[dict[str, float], float | None, str, dict[str, Any]]:
     """Evidently's score of each column and of the labels, its page and its values."""
     from evidently import DataDefinition, Dataset, Report
     from evidently.metrics import ValueDrift
 
-    # Project names hold no blank, so this one is free.
-    target = "target label"
     # Each metric by itself: the preset computes every column three times.
     metrics = [
         ValueDrift(
@@ -260,16 +261,19 @@ def _drift(
         )
         for name, rule in rules.items()
     ]
-    if labels is not None:
+    numbers = list(rules)
+    classes: list[str] = []
+    if labels is not None and target_rule is not None:
         # Side by side; Evidently leaves out the nulls that fill up the shorter columns.
         reference, current = (
-            pd.concat([frame, _label_column(side).rename(target)], axis=1)
+            pd.concat([frame, _label_column(side).rename(_TARGET)], axis=1)
             for frame, side in zip((reference, current), labels, strict=True)
         )
-        metrics.append(ValueDrift(column=target, method=TARGET_METHOD, threshold=target_threshold))
-    definition = DataDefinition(
-        numerical_columns=list(rules), categorical_columns=[] if labels is None else [target]
-    )
+        is_number = isinstance(labels[0], Sketch)
+        (numbers if is_number else classes).append(_TARGET)
+        method = (_PREFIX if is_number else "") + target_rule.method
+        metrics.append(ValueDrift(column=_TARGET, method=method, threshold=target_rule.threshold))
+    definition = DataDefinition(numerical_columns=numbers, categorical_columns=classes)
     with warnings.catch_warnings():
         # NumPy on the correlation of a constant column; it is not part of the result.
         warnings.simplefilter("ignore", RuntimeWarning)
@@ -280,13 +284,20 @@ def _drift(
         html = run.get_html_str(as_iframe=False)
         report = _without_nan(json.loads(run.json()))
     scores = {m["config"]["column"]: float(m["value"]) for m in report["metrics"]}
-    return scores, scores.pop(target, None), html, report
+    return scores, scores.pop(_TARGET, None), html, report
 
 
-def _label_column(labels: Labels) -> pd.Series[str]:
+def _label_column(labels: TargetLabels) -> pd.Series[Any]:
+    """So many labels as stand for all of them, each class with its share."""
+    if isinstance(labels, Sketch):
+        return as_frame({_TARGET: labels})[_TARGET]
     rows = min(labels.rows, _LABEL_ROWS)
-    positives = round(rows * labels.share)
-    return pd.Series(["true"] * positives + ["false"] * (rows - positives), dtype="object")
+    column: list[str] = []
+    seen = 0
+    for name, count in labels.counts.items():
+        seen += count
+        column += [name] * (round(rows * (seen / labels.rows)) - len(column))
+    return pd.Series(column, dtype="object")
 
 
 def _register_distances(spreads: Mapping[str, float]) -> None:

@@ -23,10 +23,10 @@ from espalier.monitoring.evidently_adapter import (
     MINIMUM_ROWS,
     ColumnDrift,
     Comparison,
-    Labels,
     Rule,
     quality,
 )
+from espalier.monitoring.target import ClassLabels, Labels, TargetLabels
 from espalier.processes import python_environment
 
 COLUMNS = ("amount", "count", "gap", "constant")
@@ -37,7 +37,7 @@ def compare(
     now: pd.DataFrame,
     *,
     columns: Sequence[str],
-    labels: tuple[Labels, Labels] | None = None,
+    labels: tuple[TargetLabels, TargetLabels] | None = None,
     method: str = "wasserstein",
     threshold: float = 0.2,
 ) -> Comparison:
@@ -115,6 +115,36 @@ def test_scores_are_the_named_distances() -> None:
     assert found.target.drifted
     assert found.target.score == pytest.approx(jensenshannon([p, 1 - p], [q, 1 - q]))
     assert found.target.method == "jensenshannon"
+
+
+def test_labels_of_several_classes() -> None:
+    before = ClassLabels(counts={"a": 500, "b": 300, "c": 200})
+    now = ClassLabels(counts={"a": 900, "c": 600, "new": 500})
+    found = compare(rows(1), rows(2), columns=COLUMNS, labels=(before, now))
+    assert found.target is not None
+    expected = jensenshannon([0.5, 0.3, 0.2, 0], [0.45, 0, 0.3, 0.25])
+    assert found.target.score == pytest.approx(expected)
+    assert found.target.threshold == pytest.approx(
+        (0.05**2 + (2 + 4) / 8 * (1 / 1000 + 1 / 2000)) ** 0.5
+    )
+    assert (found.target.method, found.target.drifted) == ("jensenshannon", True)
+    same = compare(rows(1), rows(2), columns=COLUMNS, labels=(before, before)).target
+    assert same is not None
+    assert (same.score, same.drifted) == (0, False)
+
+
+def test_labels_that_are_numbers() -> None:
+    numbers = rows(1)["amount"].to_numpy()
+    before, now = sketch.of_values(numbers), sketch.of_values(numbers + 0.3 * numbers.std())
+    found = compare(rows(1), rows(2), columns=COLUMNS, labels=(before, now))
+    assert found.target is not None
+    assert found.target.score == pytest.approx(0.3)
+    assert found.target.method == "wasserstein"
+    assert (found.target.threshold, found.target.drifted) == (0.2, True)
+    assert drifted(found) == set(), "a label is no feature"
+    few = sketch.of_values(numbers[:199])
+    with pytest.raises(BadData, match="199 reference labels are too few"):
+        compare(rows(1), rows(2), columns=COLUMNS, labels=(few, now))
 
 
 def test_the_verdicts_are_those_of_evidently() -> None:

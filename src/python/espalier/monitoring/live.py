@@ -4,87 +4,30 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date
 
 import numpy as np
 import numpy.typing as npt
 
-from espalier.monitoring import live_rows
+from espalier.features.columns import Array
+from espalier.monitoring import live_rows, live_store
 from espalier.monitoring.live_rows import Answers
-from espalier.postgres.connect import Connection, connect
-from espalier.project import Project
-from espalier.training.evaluate import Interval, bootstrap, interval, metrics
+from espalier.monitoring.performance import Bin, Live, Measured, Performance, ShadowComparison
+from espalier.postgres.connect import connect
+from espalier.project import Project, Task
+from espalier.training import evaluate
+from espalier.training.evaluate import bootstrap, interval
 
+# Of labels that are true or false; of others all that the task has.
 METRICS = ("roc_auc", "pr_auc", "brier", "calibration_error")
-# Fewer answers than these of either class say nothing.
+# Fewer answers than these say nothing, of labels of classes fewer beside the most frequent class.
 MINIMUM_ANSWERS = 20
 _BINS = 10
 # A draw costs time with each row, and the interval of many rows needs fewer draws.
 _MANY_ROWS, _DRAWS, _DRAWS_OF_MANY = 100_000, 1000, 200
 
-
-@dataclass(frozen=True)
-class Measured:
-    """A metric's value and its bootstrap interval."""
-
-    value: float
-    interval: Interval
-
-
-@dataclass(frozen=True)
-class Bin:
-    """A group of answers of about equal scores."""
-
-    rows: int
-    mean_score: float
-    positive_share: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Performance:
-    """One version in one role against the labels of one time.
-
-    `rows` labels were answered, `positives` of them positive; for `unserved` this version served
-    nothing in time.
-    """
-
-    label_time: date
-    model_version: str
-    role: str
-    rows: int
-    positives: int
-    unserved: int
-    metrics: dict[str, Measured]
-    calibration: tuple[Bin, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShadowComparison:
-    """A champion and a shadow on the same rows; `differences` are shadow less champion, paired."""
-
-    label_time: date
-    champion: str
-    shadow: str
-    rows: int
-    champion_metrics: dict[str, float]
-    shadow_metrics: dict[str, float]
-    differences: dict[str, Measured]
-
-
-@dataclass(frozen=True)
-class Live:
-    """What a run measured, oldest label time first."""
-
-    run_id: str
-    performances: tuple[Performance, ...]
-    comparisons: tuple[ShadowComparison, ...]
-
-    @property
-    def newest(self) -> Performance | None:
-        """The champion role's measurement of the newest label time with the most answers."""
-        champions = [p for p in self.performances if p.role == "champion"]
-        return max(champions, key=lambda p: (p.label_time, p.rows), default=None)
+# A metric's value, and its bootstrapped ones.
+_Values = dict[str, tuple[float, npt.NDArray[np.float64]]]
 
 
 def measure(project: Project, *, as_of: date, dsn: str) -> Live:
@@ -92,68 +35,107 @@ def measure(project: Project, *, as_of: date, dsn: str) -> Live:
 
     Those are the newest one, again at each run, and every one that was not measured yet or whose
     labels were revised since. What joins a prediction with a label is told in `live_rows`. Versions
-    with fewer than `MINIMUM_ANSWERS` of either class at a label time are left out.
+    with too few answers at a label time are left out, see `MINIMUM_ANSWERS`, and metrics that these
+    answers do not have, as the ROC-AUC without labels of some class.
 
     Metrics are those of `training.evaluate`; intervals are percentile bootstrap ones at the gate's
     confidence, over entities, so they tell chance in who was looked at, not change over time.
 
     Raises:
         ConfigurationError: nothing of the project was ingested yet.
+        BadData: a label is of no declared class.
         DependencyUnreachable: PostgreSQL does not answer.
     """
     performances: list[Performance] = []
     comparisons: list[ShadowComparison] = []
+    answered = 0
     with connect(dsn) as connection:
         times = live_rows.label_times(connection, project, as_of=as_of)
-        done = _measured(connection, project)
+        done = live_store.measured(connection, project)
         newest = max(times, default=None)
         # As they are now: predictions of an older time do not change, its labels may.
         asked = {t: s for t, s in times.items() if t == newest or done.get(t) != s}
         for time in asked:
             found = live_rows.answers(connection, project, label_time=time, as_of=as_of)
-            usable = [answers for answers in found if _enough(answers.labels)]
+            answered += sum(len(answers.labels) for answers in found)
+            usable = [answers for answers in found if _enough(project, answers.labels)]
             performances += [_performance(project, time, answers) for answers in usable]
             comparisons += _comparisons(project, time, usable)
-        measured = Live(str(uuid.uuid4()), tuple(performances), tuple(comparisons))
-        _store(connection, project, measured, asked)
+        nothing = "" if performances else _nothing(project, as_of, newest, answered)
+        run_id = str(uuid.uuid4())
+        measured = Live(run_id, tuple(performances), tuple(comparisons), nothing)
+        live_store.store(connection, project, measured, asked)
     return measured
 
 
-def _enough(labels: npt.NDArray[np.bool_]) -> bool:
-    positives = int(labels.sum())
-    return min(positives, len(labels) - positives) >= MINIMUM_ANSWERS
+def _nothing(project: Project, as_of: date, newest: date | None, answered: int) -> str:
+    if newest is None:
+        return f"no label of {project.name} is known at {as_of}"
+    if answered:
+        few = "beside the most frequent class " if project.task is not Task.REGRESSION else ""
+        return f"{answered} answers to labels of {newest} or before it, {few}too few to measure"
+    if not project.label.horizon:
+        return f"nothing was served of {newest} before its labels were known"
+    return f"nothing was served in time for the labels of {newest}"
 
 
-def _draws(rows: int) -> int:
-    return _DRAWS if rows <= _MANY_ROWS else _DRAWS_OF_MANY
+def _enough(project: Project, labels: Array) -> bool:
+    if project.task is Task.REGRESSION:
+        return len(labels) >= MINIMUM_ANSWERS
+    most = np.bincount(labels.astype(np.int64)).max(initial=0)
+    return bool(len(labels) - most >= MINIMUM_ANSWERS)
+
+
+def _names(project: Project) -> tuple[str, ...]:
+    if project.task is not Task.BINARY:
+        return evaluate.metrics_of(project.task)
+    # The action compares the gate's.
+    return tuple(dict.fromkeys((*METRICS, project.gate.metric)))
+
+
+def _values(project: Project, labels: Array, scores: Mapping[str, Array]) -> dict[str, _Values]:
+    """By model each metric that all have, with its bootstrapped values on the same rows."""
+    task, names, one = project.task, _names(project), np.ones(len(labels))
+    points = {
+        model: evaluate.evaluation(task, labels, values).metrics(one, names)
+        for model, values in scores.items()
+    }
+    names = tuple(n for n in names if all(np.isfinite(point[n]) for point in points.values()))
+    size = max(values.size for values in scores.values())
+    drawn = bootstrap(
+        labels,
+        scores,
+        names=names,
+        seed=project.seed,
+        draws=_DRAWS if size <= _MANY_ROWS else _DRAWS_OF_MANY,
+        task=task,
+    )
+    return {model: {n: (points[model][n], drawn[model][n]) for n in names} for model in scores}
 
 
 def _performance(project: Project, time: date, answers: Answers) -> Performance:
-    values = metrics(answers.labels, answers.scores)
-    drawn = bootstrap(
-        answers.labels,
-        {"served": answers.scores},
-        names=METRICS,
-        seed=project.seed,
-        draws=_draws(len(answers.labels)),
-    )["served"]
+    values = _values(project, answers.labels, {"served": answers.scores})["served"]
     confidence = project.gate.confidence
     return Performance(
         label_time=time,
         model_version=answers.model_version,
         role="shadow" if answers.shadow else "champion",
         rows=len(answers.labels),
-        positives=int(answers.labels.sum()),
+        positives=int(answers.labels.sum()) if project.task is Task.BINARY else None,
         unserved=answers.unserved,
-        metrics={n: Measured(values[n], interval(drawn[n], confidence)) for n in METRICS},
+        metrics={n: Measured(one, interval(d, confidence)) for n, (one, d) in values.items()},
         calibration=_calibration(answers),
     )
 
 
 def _calibration(answers: Answers) -> tuple[Bin, ...]:
-    order = np.argsort(answers.scores, kind="stable")
+    scores, came_true = answers.scores, answers.labels
+    if scores.ndim > 1:
+        came_true = scores.argmax(axis=1) == came_true
+        scores = scores.max(axis=1)
+    order = np.argsort(scores, kind="stable")
     return tuple(
-        Bin(len(part), float(answers.scores[part].mean()), float(answers.labels[part].mean()))
+        Bin(len(part), float(scores[part].mean()), float(came_true[part].mean()))
         for part in np.array_split(order, min(_BINS, len(order)))
     )
 
@@ -169,91 +151,25 @@ def _comparisons(project: Project, time: date, found: Sequence[Answers]) -> list
             same = champion.feature_times[left] == shadow.feature_times[right]
             left, right = left[same], right[same]
             labels = champion.labels[left]
-            if len(labels) and _enough(labels):
+            if len(labels) and _enough(project, labels):
                 scores = {"champion": champion.scores[left], "shadow": shadow.scores[right]}
-                drawn = bootstrap(
-                    labels, scores, names=METRICS, seed=project.seed, draws=_draws(len(labels))
-                )
-                values = {role: metrics(labels, one) for role, one in scores.items()}
+                values = _values(project, labels, scores)
+                before, after = values["champion"], values["shadow"]
                 pairs.append(
                     ShadowComparison(
                         label_time=time,
                         champion=champion.model_version,
                         shadow=shadow.model_version,
                         rows=len(labels),
-                        champion_metrics={n: values["champion"][n] for n in METRICS},
-                        shadow_metrics={n: values["shadow"][n] for n in METRICS},
+                        champion_metrics={n: value for n, (value, _) in before.items()},
+                        shadow_metrics={n: value for n, (value, _) in after.items()},
                         differences={
                             name: Measured(
-                                values["shadow"][name] - values["champion"][name],
-                                interval(
-                                    drawn["shadow"][name] - drawn["champion"][name],
-                                    project.gate.confidence,
-                                ),
+                                after[name][0] - before[name][0],
+                                interval(after[name][1] - before[name][1], project.gate.confidence),
                             )
-                            for name in METRICS
+                            for name in before
                         },
                     )
                 )
     return pairs
-
-
-def _measured(connection: Connection, project: Project) -> dict[date, int | None]:
-    """The label times that were measured, and the newest snapshot of the labels they had then."""
-    rows = connection.execute(
-        "SELECT DISTINCT ON (label_time) label_time, labels_snapshot "
-        "FROM espalier.live_performance WHERE project = %s ORDER BY label_time, id DESC",
-        [project.name],
-    ).fetchall()
-    return dict(rows)
-
-
-def _store(
-    connection: Connection,
-    project: Project,
-    found: Live,
-    snapshots: Mapping[date, int],
-) -> None:
-    run_id = found.run_id
-    with connection.cursor() as cursor:
-        cursor.executemany(
-            "INSERT INTO espalier.live_performance (run_id, project, label_time, model_version, "
-            "role, metric, value, low, high, rows, positives, unserved, labels_snapshot) "
-            "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
-            [
-                (
-                    *(run_id, project.name, one.label_time, one.model_version, one.role, name),
-                    *(measured.value, measured.interval.low, measured.interval.high),
-                    *(one.rows, one.positives, one.unserved, snapshots[one.label_time]),
-                )
-                for one in found.performances
-                for name, measured in one.metrics.items()
-            ],
-        )
-        cursor.executemany(
-            "INSERT INTO espalier.live_calibration (run_id, project, label_time, model_version, "
-            "role, bin, rows, mean_score, positive_share) "
-            "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
-            [
-                (
-                    *(run_id, project.name, one.label_time, one.model_version, one.role, number),
-                    *(group.rows, group.mean_score, group.positive_share),
-                )
-                for one in found.performances
-                for number, group in enumerate(one.calibration)
-            ],
-        )
-        cursor.executemany(
-            "INSERT INTO espalier.live_comparison (run_id, project, label_time, champion, shadow, "
-            "metric, champion_value, shadow_value, difference, low, high, rows) "
-            "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
-            [
-                (
-                    *(run_id, project.name, one.label_time, one.champion, one.shadow, name),
-                    *(one.champion_metrics[name], one.shadow_metrics[name]),
-                    *(gained.value, gained.interval.low, gained.interval.high, one.rows),
-                )
-                for one in found.comparisons
-                for name, gained in one.differences.items()
-            ],
-        )

@@ -11,7 +11,8 @@ from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_s
 
 from espalier.ingest import tables
 from espalier.monitoring import live
-from espalier.monitoring.live import Live, measure
+from espalier.monitoring.live import measure
+from espalier.monitoring.performance import Live
 from espalier.monitoring.testing import SHOP, insert
 from espalier.postgres import embedded
 from espalier.postgres.connect import Connection, connect

@@ -18,7 +18,8 @@ import pytest
 from churn.project import PROJECT
 from espalier.monitoring import sketch, windows
 from espalier.monitoring.drift import rules
-from espalier.monitoring.evidently_adapter import Labels, compare
+from espalier.monitoring.evidently_adapter import compare
+from espalier.monitoring.target import Labels
 from espalier.policies import ColumnMonitoring, Monitoring
 from espalier.project import Project
 

@@ -15,6 +15,9 @@ from typing import Any
 from espalier.errors import ConfigurationError
 from espalier.monitoring.evidently_adapter import ColumnDrift
 
+# The page beneath a verdict that compares nothing.
+EMPTY = '<!doctype html><html><head><meta charset="utf-8"></head><body></body></html>\n'
+
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
@@ -24,7 +27,7 @@ class Verdict:
     reached `share_threshold` or the target drifted; the `verdict` looks at `windows_drifted` of
     `windows_seen` windows, `windows_needed` are enough. `reference` and `current` describe the
     compared rows, `target_note` the compared labels. A comparison with what was served has no
-    windows; its verdict is its day's.
+    windows; its verdict is its day's. `nothing` says why nothing was compared, if so.
     """
 
     project: str
@@ -45,6 +48,7 @@ class Verdict:
     reference: str = ""
     current: str = ""
     target_note: str = ""
+    nothing: str = ""
 
     def telling(self, *, reference: str, current: str, target_note: str) -> Verdict:
         """The same with what was compared in words."""
@@ -53,6 +57,8 @@ class Verdict:
     @property
     def headline(self) -> str:
         """The verdict in one line."""
+        if self.nothing:
+            return f"Nothing to compare: {self.nothing}"
         counted = [column for name, column in self.columns.items() if name not in self.trends]
         drifted = sum(column.drifted for column in counted)
         if self.target is None:

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from datetime import date, timedelta
 
 import numpy as np
+import numpy.typing as npt
 from psycopg import sql
 
 from espalier.contract import Column, ColumnType, Table
 from espalier.ingest import tables
-from espalier.policies import Monitoring
+from espalier.policies import Monitoring, Validation
 from espalier.postgres.connect import Connection
-from espalier.project import Calendar, Entity, FeatureView, Label, Project
+from espalier.project import Calendar, Entity, FeatureView, Label, Project, Task
 
 FEATURES = ("amount", "visits", "gap", "constant")
 # Features of each month end: which columns are moved, against the others of one population.
@@ -35,8 +36,19 @@ LABEL_DAYS = {
 }
 
 
-def declare(name: str) -> Project:
-    """A project of shops that close."""
+CLASSES = ("small", "middle", "large")
+_BY_TIME = Validation()
+
+
+def declare(
+    name: str,
+    *,
+    label: ColumnType = ColumnType.BOOLEAN,
+    classes: tuple[str, ...] = (),
+    horizon: timedelta = timedelta(days=30),
+    validation: Validation = _BY_TIME,
+) -> Project:
+    """A project of shops that close, or of what they are otherwise."""
     key = Column(name="shop_id", type=ColumnType.TEXT, description="the shop")
     day = Column(name="day", type=ColumnType.DATE, description="the day")
     kinds = (ColumnType.DOUBLE, ColumnType.INTEGER, ColumnType.DOUBLE, ColumnType.INTEGER)
@@ -44,7 +56,7 @@ def declare(name: str) -> Project:
         Column(name=feature, type=kind, description=feature, nullable=feature == "gap")
         for feature, kind in zip(FEATURES, kinds, strict=True)
     )
-    closed = Column(name="closed", type=ColumnType.BOOLEAN, description="closed since")
+    closed = Column(name="closed", type=label, description="closed since")
     return Project(
         name=name,
         description="Will this shop close?",
@@ -65,9 +77,11 @@ def declare(name: str) -> Project:
             table="endings",
             column="closed",
             time="day",
-            horizon=timedelta(days=30),
+            horizon=horizon,
             positive_means="closes",
+            classes=classes,
         ),
+        validation=validation,
         estimator="none:none",
         baseline="none:none",
         calendar=Calendar(first=date(1997, 1, 31)),
@@ -77,19 +91,28 @@ def declare(name: str) -> Project:
 
 
 SHOP, TINY = declare("shop"), declare("tiny")
+SIZES = declare("sizes", label=ColumnType.TEXT, classes=CLASSES)
+SALES = declare("sales", label=ColumnType.DOUBLE)
+
+
+def snapshot(connection: Connection, project: Project, revision: int = 1) -> int:
+    """The id of a snapshot for rows to belong to."""
+    made = connection.execute(
+        "INSERT INTO espalier.snapshots (project, as_of, revision, digest, files, row_counts, "
+        "validation, created_by) VALUES (%s, '1997-07-31', %s, '', '{}', '{}', '{}', 'test') "
+        "RETURNING id",
+        [project.name, revision],
+    ).fetchone()
+    assert made is not None
+    number: int = made[0]
+    return number
 
 
 def store(connection: Connection, project: Project, shops: int) -> None:
     """A history of `shops` entities, each row known when it happened."""
     random = np.random.default_rng(7)
     tables.ensure(connection, project)
-    made = connection.execute(
-        "INSERT INTO espalier.snapshots (project, as_of, revision, digest, files, row_counts, "
-        "validation, created_by) VALUES (%s, '1997-07-31', 1, '', '{}', '{}', '{}', 'test') "
-        "RETURNING id",
-        [project.name],
-    ).fetchone()
-    assert made is not None
+    made = snapshot(connection, project)
     names = [f"s{number:04}" for number in range(shops)]
     for day, moved in FEATURE_DAYS.items():
         amount = random.lognormal(3, 1, shops) + (50 if "amount" in moved else 0)
@@ -97,13 +120,26 @@ def store(connection: Connection, project: Project, shops: int) -> None:
         gap = [None if "gap" in moved or random.random() < 0.4 else random.random() for _ in names]
         rows = zip(names, amount.tolist(), visits.tolist(), gap, strict=True)
         facts = [(*row, 1) for row in rows]
-        insert(connection, project, "facts", day=day, known=day, snapshot=made[0], rows=facts)
+        insert(connection, project, "facts", day=day, known=day, snapshot=made, rows=facts)
     for day, share in LABEL_DAYS.items():
-        closed = (random.random(shops) < share).tolist()
+        closed = _labels(project, random.random(shops), share)
         known = day + timedelta(days=30)
         pairs = list(zip(names, closed, strict=True))
-        insert(connection, project, "endings", day=day, known=known, snapshot=made[0], rows=pairs)
+        insert(connection, project, "endings", day=day, known=known, snapshot=made, rows=pairs)
     connection.commit()
+
+
+def _labels(project: Project, drawn: npt.NDArray[np.float64], share: float) -> list[object]:
+    """Labels by one draw a shop: `share` of them true, of the first class, or below 10."""
+    match project.task:
+        case Task.BINARY:
+            found: list[object] = (drawn < share).tolist()
+        case Task.MULTICLASS:
+            places = np.searchsorted([share, (1 + share) / 2], drawn)
+            found = [CLASSES[place] for place in places.tolist()]
+        case Task.REGRESSION:
+            found = (10 * drawn / share).tolist()
+    return found
 
 
 def insert(

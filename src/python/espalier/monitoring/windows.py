@@ -70,6 +70,14 @@ def judge(found: Comparison, project: Project, *, as_of: date, before: list[Wind
     )
 
 
+def without(before: list[Window], project: Project) -> Judged:
+    """What the windows before a day say that has nothing to compare, and so is none."""
+    monitoring = project.monitoring
+    kept = sorted(before, key=lambda window: window.as_of)[-monitoring.windows_n :]
+    decision = Decision(tuple(kept), monitoring.windows_k)
+    return Judged(counted=(), trending=(), share=0.0, drifted=False, decision=decision)
+
+
 def decide(before: list[Window], today: Window, monitoring: Monitoring) -> Decision:
     """The last `windows_n` windows with today's, of which `windows_k` must have drifted.
 

@@ -14,20 +14,22 @@ from espalier.monitoring import drift_store
 from espalier.postgres.connect import Connection
 from espalier.project import Project
 from espalier.registry.download import Champion
+from espalier.training.evaluate import HIGHER_IS_BETTER
 
 
 @dataclass(frozen=True)
 class Signals:
     """What monitoring says of a champion at a day; None: it says nothing yet.
 
-    `live_value` and `live_high` are the gate's metric as served and the upper end of its interval,
-    `expected` its value in validation.
+    `live_value` is the gate's metric as served, `live_high` and `live_low` are the ends of its
+    interval, `expected` is its value in validation.
     """
 
     drift: bool | None
     live_value: float | None
     live_high: float | None
     expected: float | None
+    live_low: float | None = None
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,8 @@ class Action:
 
 
 _COLUMNS = (
-    "id, decision, why, champion, drift, live_value, live_high, expected, outcome, outcome_why, "
-    "model_version, finished_at IS NOT NULL, decided_at"
+    "id, decision, why, champion, drift, live_value, live_high, expected, live_low, outcome, "
+    "outcome_why, model_version, finished_at IS NOT NULL, decided_at"
 )
 
 
@@ -69,8 +71,8 @@ def stored(connection: Connection, project: Project, *, as_of: date) -> Action |
     ).fetchone()
     if row is None:
         return None
-    identity, decision, why, champion, *signals = row[:8]
-    return Action(identity, decision, why, champion, Signals(*signals), *row[8:])
+    identity, decision, why, champion, *signals = row[:9]
+    return Action(identity, decision, why, champion, Signals(*signals), *row[9:])
 
 
 def decide(
@@ -90,11 +92,12 @@ def decide(
     assert snapshot is not None, "the caller ingested it"
     connection.execute(
         "INSERT INTO espalier.actions (project, as_of, snapshot_id, champion, decision, why, drift, "
-        "live_value, live_high, expected, finished_at) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, "
-        "%s, CASE WHEN %s = 'train' THEN NULL ELSE now() END) ON CONFLICT DO NOTHING",
+        "live_value, live_high, expected, live_low, finished_at) VALUES (%s, %s, %s, %s, %s, %s, %s, "
+        "%s, %s, %s, %s, CASE WHEN %s = 'train' THEN NULL ELSE now() END) ON CONFLICT DO NOTHING",
         [
             *(project.name, as_of, snapshot.id, champion and champion.version, decision, why),
-            *(signals.drift, signals.live_value, signals.live_high, signals.expected, decision),
+            *(signals.drift, signals.live_value, signals.live_high, signals.expected),
+            *(signals.live_low, decision),
         ],
     )
     connection.commit()
@@ -136,13 +139,14 @@ def _signals(
         [project.name, as_of, champion.version],
     ).fetchone()
     live = connection.execute(
-        "SELECT value, high FROM espalier.live_performance WHERE project = %s AND metric = %s "
+        "SELECT value, high, low FROM espalier.live_performance WHERE project = %s AND metric = %s "
         "AND model_version = %s AND role = 'champion' AND label_time <= %s "
         "ORDER BY label_time DESC, id DESC LIMIT 1",
         [project.name, metric, champion.version, as_of - project.label.horizon],
     ).fetchone()
-    value, high = live or (None, None)
-    return Signals(drift[0] if drift else None, value, high, champion.manifest.metrics.get(metric))
+    value, high, low = live or (None, None, None)
+    expected = champion.manifest.metrics.get(metric)
+    return Signals(drift[0] if drift else None, value, high, expected, low)
 
 
 def _decision(
@@ -164,16 +168,20 @@ def _decision(
 
 def _reasons(project: Project, signals: Signals) -> list[str]:
     reasons = ["drift"] if signals.drift else []
-    margin = project.retraining.performance_margin
-    if (
-        signals.live_high is not None
-        and signals.live_value is not None
-        and signals.expected is not None
-        and signals.live_high < signals.expected - margin
-    ):
+    metric, margin = project.gate.metric, project.retraining.performance_margin
+    rises = metric in HIGHER_IS_BETTER
+    # The end of the interval that is best for the champion.
+    best, value, expected = (
+        signals.live_high if rises else signals.live_low,
+        signals.live_value,
+        signals.expected,
+    )
+    if best is None or value is None or expected is None:
+        return reasons
+    if best < expected - margin if rises else best > expected + margin:
         reasons.append(
-            f"live {project.gate.metric} {signals.live_value:.3f} (at most {signals.live_high:.3f}) "
-            f"where validation promised {signals.expected:.3f}"
+            f"live {metric} {value:.3f} (at {'most' if rises else 'least'} {best:.3f}) "
+            f"where validation promised {expected:.3f}"
         )
     return reasons
 

@@ -63,12 +63,20 @@ def drifted(connection: Connection, as_of: date, *, verdict: bool, version: str 
     )
 
 
-def served(connection: Connection, value: float, high: float, *, label_time: date) -> None:
+def served(
+    connection: Connection,
+    value: float,
+    high: float,
+    *,
+    label_time: date,
+    metric: str = "roc_auc",
+    low: float = 0,
+) -> None:
     connection.execute(
         "INSERT INTO espalier.live_performance (run_id, project, label_time, model_version, role, "
         "metric, value, low, high, rows, positives, unserved) "
-        "VALUES (%s, 'shop', %s, '1', 'champion', 'roc_auc', %s, 0, %s, 100, 50, 0)",
-        [uuid4(), label_time, value, high],
+        "VALUES (%s, 'shop', %s, '1', 'champion', %s, %s, %s, %s, 100, 50, 0)",
+        [uuid4(), label_time, metric, value, low, high],
     )
 
 
@@ -103,6 +111,27 @@ def test_lost_performance_asks_for_it(connection: Connection) -> None:
         "train",
         "live roc_auc 0.700 (at most 0.770) where validation promised 0.800",
     )
+
+
+@pytest.mark.parametrize(
+    ("low", "decision", "why"),
+    [
+        (0.39, "none", "no drift verdict, and live performance is not lost"),
+        (0.45, "train", "live log_loss 0.500 (at least 0.450) where validation promised 0.380"),
+    ],
+)
+def test_of_a_metric_that_falls_as_models_improve_the_lower_end_counts(
+    connection: Connection, low: float, decision: str, why: str
+) -> None:
+    project = replace(PROJECT, gate=replace(PROJECT.gate, metric="log_loss"))
+    served(connection, 0.5, 0.6, label_time=JUNE, metric="log_loss", low=low)
+    model = champion()
+    manifest = replace(model.manifest, metrics={"roc_auc": 0.8, "log_loss": 0.38})
+    found = action.decide(
+        connection, project, as_of=JULY, champion=replace(model, manifest=manifest)
+    )
+    assert (found.decision, found.why) == (decision, why)
+    assert (found.signals.live_low, found.signals.live_high) == (low, 0.6)
 
 
 def test_labels_that_were_not_known_then_say_nothing(connection: Connection) -> None:

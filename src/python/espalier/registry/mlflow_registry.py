@@ -194,14 +194,15 @@ def _write_model(folder: Path, logged: Any, run_id: str, candidate: Candidate) -
     manifest = candidate.manifest
     width = len(manifest.features)
     float32 = np.dtype(np.float32)
+    outputs: list[Any] = [TensorSpec(float32, (-1, 1), "value")]
+    if manifest.task != "regression":
+        outputs = [
+            TensorSpec(np.dtype(np.int64), (-1,), "label"),
+            TensorSpec(float32, (-1, len(manifest.classes) or 2), "probabilities"),
+        ]
     signature = ModelSignature(
         inputs=Schema([TensorSpec(float32, (-1, width), "features")]),
-        outputs=Schema(
-            [
-                TensorSpec(np.dtype(np.int64), (-1,), "label"),
-                TensorSpec(float32, (-1, 2), "probabilities"),
-            ]
-        ),
+        outputs=Schema(outputs),
     )
     example = np.array(manifest.golden_rows[:2], dtype=np.float32).reshape(-1, width)
     model = Model(

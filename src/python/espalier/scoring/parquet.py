@@ -20,6 +20,7 @@ from espalier.scoring.plan import Part, Plan
 
 SUCCESS = "_SUCCESS.json"
 _KEY = b"espalier"
+_REPEATING = ("prediction", "label", "model_version", "feature_time")
 _NAME = re.compile(r"part-\d{5,}\.parquet")
 
 
@@ -66,7 +67,7 @@ class ParquetSink:
         table = table.replace_schema_metadata({_KEY: json.dumps(asdict(part)).encode()})
         buffer = io.BytesIO()
         # Keys and scores hardly repeat; a dictionary of them is tried and thrown away.
-        repeating = ["prediction", "model_version", "feature_time"]
+        repeating = [n for n in _REPEATING if n in table.column_names]
         pq.write_table(table, buffer, compression="zstd", use_dictionary=repeating)
         self.folder.write(_name(part), buffer.getvalue())
 

@@ -53,7 +53,10 @@ class PostgresSink:
             )
             if marked.rowcount == 0:
                 return
-            target = sql.SQL("COPY {} FROM STDIN (FORMAT BINARY)").format(self._table)
+            target = sql.SQL(
+                "COPY {} (run_id, entity_id, score, prediction, feature_time, probabilities) "
+                "FROM STDIN (FORMAT BINARY)"
+            ).format(self._table)
             with connection.cursor() as cursor, cursor.copy(target) as copy:
                 for rows in binary_copy.score_rows(self.run_id, table, table.column_names[0]):
                     copy.write(rows)

@@ -88,10 +88,10 @@ def score_with(
 ) -> Scored:
     """Score each entity exactly once, from its features as known at `as_of`.
 
-    Into Parquet files, columns: the join key, `score` (probability of the positive class, float64),
-    `prediction` (1.0 or 0.0 by the model's threshold, as the server answers), `model_version`,
-    `feature_time` (UTC); `_SUCCESS.json` comes last. Or into PostgreSQL, as a partition of
-    `espalier.scores` that appears when it is whole; see `espalier.scores_latest`.
+    Into Parquet files, columns: the join key, `score` and `prediction` as the server answers
+    (float64), with several classes also `label` (text) and `probabilities` (one for each),
+    `model_version`, `feature_time` (UTC); `_SUCCESS.json` comes last. Or into PostgreSQL, as a
+    partition of `espalier.scores` that appears when it is whole; see `espalier.scores_latest`.
 
     Entities are cut into ranges of keys. Workers read, score and write each range by themselves; a
     range is there whole or not at all. A run that was cut short is taken up again, as long as the
@@ -116,7 +116,7 @@ def score_with(
         ConfigurationError: `output` cannot be written.
         BadData: no features are known, the model needs others, or what is known of the day changed
             meanwhile.
-        ScoreInvalid: the model gave a score outside of 0 to 1.
+        ScoreInvalid: the model gave a score that is no probability, or no finite number.
         DependencyUnreachable: PostgreSQL, the cluster or the output does not answer.
     """
     if partitions < 1:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from espalier.postgres.connect import connect
@@ -18,7 +19,7 @@ from espalier.registry.manifest import ModelManifest
 from espalier.scoring.plan import Part, Plan
 from espalier.scoring.read import part_features
 from espalier.serving.loading import open_scorer
-from espalier.serving.scorer import checked
+from espalier.serving.scorer import answers, checked
 
 
 class Sink(Protocol):
@@ -57,11 +58,11 @@ def score_part(job: Job, part: Part) -> int:
     """Score the part's entities and write them; how many they are.
 
     Raises:
-        ScoreInvalid: the model gave a score outside of 0 to 1.
+        ScoreInvalid: the model gave a score that is no probability, or no finite number.
         DependencyUnreachable: PostgreSQL does not answer.
         ConfigurationError: the output cannot be written.
     """
-    features = job.manifest.features
+    manifest, features = job.manifest, job.manifest.features
     with connect(job.dsn) as connection:
         rows = part_features(
             connection,
@@ -77,16 +78,33 @@ def score_part(job: Job, part: Part) -> int:
         with tempfile.TemporaryDirectory(prefix="espalier-score-") as folder:
             path = Path(folder, job.manifest.file)
             path.write_bytes(job.content)
-            scorer = open_scorer(path, len(features))
-            scores = checked(scorer.run(rows.matrix))
+            scorer = open_scorer(path, len(features), manifest.task, len(manifest.classes))
+            scores = checked(scorer.run(rows.matrix), manifest.task)
+    found = answers(manifest, scores)
     table = pa.table(
         {
             job.project.entity.join_key: rows.keys,
-            "score": pa.array(scores, pa.float64()),
-            "prediction": pa.array((scores >= job.manifest.threshold).astype(np.float64)),
-            "model_version": pa.repeat(job.version, len(scores)),
+            "score": pa.array(found.score, pa.float64()),
+            "prediction": pa.array(found.prediction, pa.float64()),
+            **_classes(manifest, found.prediction, scores),
+            "model_version": pa.repeat(job.version, len(rows.keys)),
             "feature_time": rows.times,
         }
     )
     job.sink.write(part, table)
-    return len(scores)
+    return len(rows.keys)
+
+
+def _classes(
+    manifest: ModelManifest, places: npt.NDArray[np.float64], scores: npt.NDArray[np.float64]
+) -> dict[str, pa.Array]:
+    """The columns that scores of several classes have beside the others."""
+    if not manifest.classes:
+        return {}
+    names = pa.array(manifest.classes, pa.string())
+    return {
+        "label": names.take(pa.array(places.astype(np.int64))),
+        "probabilities": pa.FixedSizeListArray.from_arrays(
+            pa.array(scores.ravel(), pa.float64()), len(manifest.classes)
+        ),
+    }

@@ -15,6 +15,7 @@ from espalier.policies import Serving
 from espalier.serving.loading import LoadedModel
 from espalier.serving.prediction import EntityStatus, Prediction, ScoreSource
 from espalier.serving.reader import FeatureRows
+from espalier.serving.scorer import answers
 
 Outcome = Prediction | ScoreInvalid
 
@@ -116,7 +117,8 @@ def _without_model(
     """The answer with the default `score`, or a refusal without one."""
     if score is None:
         return Prediction(key, status, 0.0, 0.0, model.identity, when, ScoreSource.NONE)
-    decision = 1.0 if score >= model.manifest.threshold else 0.0
+    # There is no default of several classes.
+    (decision,) = answers(model.manifest, np.array([score])).prediction.tolist()
     return Prediction(key, status, decision, score, model.identity, when, ScoreSource.DEFAULT)
 
 
@@ -128,27 +130,42 @@ def decide(
     Args:
         model: What scored.
         judged: What it was asked with.
-        scores: The score [n] of each of its rows.
-        ok: Which of them are probabilities; another one is an error for its own callers alone.
+        scores: The score of each of its rows, [n] or of several classes [n, k].
+        ok: Which of them are valid; another one is an error for its own callers alone.
     """
-    threshold, identity = model.manifest.threshold, model.identity
+    manifest, identity = model.manifest, model.identity
+    found, classes = answers(manifest, scores), manifest.classes
     outcomes: dict[str, Outcome] = {**judged.answered}
-    for key, when, status, score, is_valid in zip(
+    for key, when, status, score, decision, raw, is_valid in zip(
         judged.rows.keys,
         judged.rows.times,
         judged.statuses,
+        found.score.tolist(),
+        found.prediction.tolist(),
         scores.tolist(),
         ok.tolist(),
         strict=True,
     ):
-        if is_valid:
-            decision = 1.0 if score >= threshold else 0.0
-            outcomes[key] = Prediction(key, status, decision, score, identity, when)
-        else:
+        if not is_valid:
             outcomes[key] = ScoreInvalid(
-                f"model {identity.name} version {identity.version} scored entity {key!r} {score}, "
-                "which is no probability",
+                f"model {identity.name} version {identity.version} scored entity {key!r} {raw}, "
+                f"which is no {_VALID[manifest.task]}",
                 fix="roll the model back",
                 entity_id=key,
             )
+        elif classes:
+            outcomes[key] = Prediction(
+                *(key, status, decision, score, identity, when),
+                label=classes[int(decision)],
+                probabilities=tuple(raw),
+            )
+        else:
+            outcomes[key] = Prediction(key, status, decision, score, identity, when)
     return outcomes
+
+
+_VALID = {
+    "binary": "probability",
+    "multiclass": "probability of each class",
+    "regression": "finite number",
+}

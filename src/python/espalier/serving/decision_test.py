@@ -48,7 +48,7 @@ def predicting(dsn, loaded, serving, body):
             reader,
             name="churn",
             policy=Policy(serving, frozenset({LAST})),
-            observer=metrics,
+            observer=metrics.of("churn"),
             clock=lambda: AS_OF,
         )
         predictor.model = replace(loaded, scorer=FirstFeature())
@@ -86,7 +86,7 @@ def test_each_policy_is_seen_in_the_answer_and_counted(dsn, loaded, kind, policy
         "default": (ScoreSource.DEFAULT, 0.75, 1.0),
         "predict": (ScoreSource.MODEL, pytest.approx(by_model), 0.0),
     }[policy]
-    labels = {"status": status.value, "source": found.source.value}
+    labels = {"model": "churn", "status": status.value, "source": found.source.value}
     assert metrics.registry.get_sample_value("espalier_predictions_total", labels) == 2
 
 
@@ -130,7 +130,6 @@ def test_a_null_of_a_nullable_column_is_no_fault(loaded):
     [
         ({"missing_entity": "guess"}, "missing_entity is 'guess'"),
         ({"stale_feature": "default"}, "without a default_score"),
-        ({"default_score": 1.5}, "no probability"),
     ],
 )
 def test_a_declaration_that_makes_no_sense_is_refused(declared, told):

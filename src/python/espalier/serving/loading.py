@@ -14,8 +14,6 @@ from espalier.serving.prediction import ModelVersion
 from espalier.serving.reader import FeatureSource
 from espalier.serving.scorer import OnnxScorer, Scorer, checked
 
-GOLDEN_TOLERANCE = 1e-5
-
 
 @dataclass(frozen=True)
 class LoadedModel:
@@ -57,24 +55,25 @@ def load(
             fix="register it again by the training flow",
         )
     width = len(manifest.features)
-    scorer = open_scorer(path, width)
+    scorer = open_scorer(path, width, manifest.task, len(manifest.classes))
     scorer.run(np.zeros((warm_up_rows, width)))
     _check_golden(what, manifest, scorer)
     return LoadedModel(identity, manifest, scorer)
 
 
-def open_scorer(path: Path, n_features: int) -> Scorer:
-    """The scorer of a model file, by its name.
+def open_scorer(path: Path, n_features: int, task: str = "binary", n_classes: int = 0) -> Scorer:
+    """The scorer of a model file, by its name; `task` and `n_classes` as its manifest has them.
 
     Raises:
         BadData: the file cannot be loaded, or not by this program.
     """
+    n_classes = n_classes or 2
     if path.name == ONNX:
-        return OnnxScorer(path, n_features)
+        return OnnxScorer(path, n_features, task, n_classes)
     # The rare case, whose module looks for libraries that most servers do not carry.
     from espalier.serving.skops_scorer import SkopsScorer
 
-    return SkopsScorer(path, n_features)
+    return SkopsScorer(path, n_features, task, n_classes)
 
 
 def _check_golden(what: str, manifest: ModelManifest, scorer: Scorer) -> None:
@@ -85,10 +84,12 @@ def _check_golden(what: str, manifest: ModelManifest, scorer: Scorer) -> None:
     rows = np.array(manifest.golden_rows, dtype=np.float64)
     if rows.shape != (len(manifest.golden_rows), len(manifest.features)):
         raise BadData(f"{what}: a golden row does not have {len(manifest.features)} values")
-    difference = np.abs(checked(scorer.run(rows)) - np.array(manifest.golden_scores))
-    worst = float(difference.max())
-    if not worst <= GOLDEN_TOLERANCE:
+    found, golden = checked(scorer.run(rows), manifest.task), np.array(manifest.golden_scores)
+    if found.shape != golden.shape:
+        raise BadData(f"{what}: a golden score does not have a probability for each class")
+    worst = float(np.abs(found - golden).max())
+    if not worst <= manifest.golden_tolerance:
         raise BadData(
-            f"{what} scores a golden row {worst:.2g} off, more than {GOLDEN_TOLERANCE:g}",
+            f"{what} scores a golden row {worst:.2g} off, more than {manifest.golden_tolerance:g}",
             fix="compare the ONNX Runtime here with the one in training",
         )

@@ -20,11 +20,12 @@ from espalier.postgres.binary import EPOCH
 from espalier.serving.batching import Origins
 from espalier.serving.loading import LoadedModel
 from espalier.serving.reader import FeatureRows
-from espalier.serving.scorer import valid
+from espalier.serving.scorer import answers, valid
 
 COPY = (
     "COPY espalier.predictions (served_at, project, model_version, entity_id, score, prediction, "
-    "feature_time, features, shadow, request_id, trace_id) FROM STDIN (FORMAT BINARY)"
+    "feature_time, features, probabilities, shadow, request_id, trace_id) "
+    "FROM STDIN (FORMAT BINARY)"
 )
 
 _COLUMNS = struct.pack(">h", COPY.count(",") + 1)
@@ -49,7 +50,7 @@ class Served:
     @property
     def scored(self) -> int:
         """How many of its rows have a score that is one."""
-        return int(np.count_nonzero(valid(self.scores)))
+        return int(np.count_nonzero(valid(self.scores, self.model.manifest.task)))
 
 
 def encoded(batches: Sequence[Served], sample: float) -> tuple[bytes, int, int]:
@@ -73,15 +74,16 @@ def _rows(batch: Served, sample: float) -> Iterator[bytes]:
     head = b"".join(
         [_COLUMNS, _time(batch.at), _text(model.manifest.project), _text(model.identity.version)]
     )
-    tail = b"\0\0\0\1" + (b"\1" if batch.shadow else b"\0")
     times = {when: _NULL if when is None else _time(when) for when in set(rows.times)}
-    threshold = model.manifest.threshold
-    for key, when, score, ok, features in zip(
+    served = answers(model.manifest, batch.scores)
+    for key, when, score, prediction, ok, features, tail in zip(
         rows.keys,
         rows.times,
-        batch.scores.tolist(),
-        valid(batch.scores).tolist(),
+        served.score.tolist(),
+        served.prediction.tolist(),
+        valid(batch.scores, model.manifest.task).tolist(),
         _arrays(rows.matrix),
+        _tails(batch),
         strict=True,
     ):
         if not ok:
@@ -94,7 +96,7 @@ def _rows(batch: Served, sample: float) -> Iterator[bytes]:
             [
                 head,
                 _text(key),
-                _numbers(8, score, 8, 1.0 if score >= threshold else 0.0),
+                _numbers(8, score, 8, prediction),
                 times[when],
                 features,
                 tail,
@@ -102,6 +104,14 @@ def _rows(batch: Served, sample: float) -> Iterator[bytes]:
                 _text(caller.trace_id) if caller and caller.trace_id else _NULL,
             ]
         )
+
+
+def _tails(batch: Served) -> list[bytes]:
+    """Each row's probabilities and whether it is a shadow's."""
+    shadow = b"\0\0\0\1" + (b"\1" if batch.shadow else b"\0")
+    if batch.model.manifest.classes:
+        return [cell + shadow for cell in _arrays(batch.scores)]
+    return [_NULL + shadow] * len(batch.scores)
 
 
 _numbers = struct.Struct(">idid").pack

@@ -36,8 +36,10 @@ class ModelVersion:
 class Prediction:
     """One entity's prediction.
 
-    `prediction` is 1 for the positive class and 0 for the other, `score` the positive class's
-    probability. Where `source` is NONE both are 0. `feature_time` is None without a feature row.
+    Of two classes `prediction` is 1 for the positive one and 0 for the other, `score` the positive
+    one's probability. Of several `probabilities` has one for each in the model's order, `score` is
+    the largest, `prediction` its place and `label` its name. Of a number both are the value. Where
+    `source` is NONE both are 0. `feature_time` is None without a feature row.
     """
 
     entity_id: str
@@ -47,3 +49,5 @@ class Prediction:
     model: ModelVersion
     feature_time: datetime | None
     source: ScoreSource = ScoreSource.MODEL
+    label: str = ""
+    probabilities: tuple[float, ...] = ()

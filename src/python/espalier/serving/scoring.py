@@ -27,14 +27,14 @@ class _Rows:
 
 @dataclass(frozen=True)
 class Scored:
-    """The scores [n] of a request, and the model that gave all of them."""
+    """The scores of a request, [n] or [n, k], and the model that gave all of them."""
 
     model: LoadedModel
     scores: NDArray[np.float64]
 
 
 async def run_model(model: LoadedModel, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The scores [n], unchecked, of rows [n, f]; many rows are scored in a thread."""
+    """The scores, unchecked, of rows [n, f]; many rows are scored in a thread."""
     if len(matrix) <= INLINE_ROWS:
         return model.scorer.run(matrix)
     return await asyncio.to_thread(model.scorer.run, matrix)
@@ -73,7 +73,7 @@ class RowScorer:
 
         Raises:
             InvalidRequest: there are too many rows, or not as many features as the model takes.
-            ScoreInvalid: a score is no probability.
+            ScoreInvalid: a score is no probability, or no finite number.
             ModelUnknown, ModelNotReady: see `Predictor.describe`.
             Overloaded, DeadlineTooShort: see `Batcher.submit`.
         """
@@ -118,10 +118,12 @@ class RowScorer:
 
 
 def _checked(model: LoadedModel, scores: NDArray[np.float64]) -> Scored | EspalierError:
-    wrong = ~valid(scores)
+    task = model.manifest.task
+    wrong = ~valid(scores, task)
     if wrong.any():
+        what = "finite number" if task == "regression" else "probability"
         return ScoreInvalid(
-            f"{int(wrong.sum())} of {len(scores)} rows have a score that is no probability",
+            f"{int(wrong.sum())} of {len(scores)} rows have a score that is no {what}",
             fix="look for nulls and infinities among the features",
         )
     return Scored(model, scores)

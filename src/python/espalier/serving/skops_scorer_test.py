@@ -77,6 +77,7 @@ def test_a_row_that_is_refused_leaves_the_others_their_scores(tmp_path):
 def test_golden_rows_that_score_otherwise_are_refused(tmp_path):
     manifest = written(tmp_path, fitted())
     first, *rest = manifest.golden_scores
+    assert isinstance(first, float)
     off = replace(manifest, golden_scores=(first + 1e-4, *rest))
     with pytest.raises(BadData, match=r"0\.0001 off"):
         load("churn", "2", folder=tmp_path, manifest=off)

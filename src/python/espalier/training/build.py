@@ -12,8 +12,9 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from espalier.policies import Setting
-from espalier.project import Project
+from espalier.project import Project, Task
 from espalier.training import evaluate, fitting, served
+from espalier.training.binary import decision_metrics
 from espalier.training.evaluate import Floats
 from espalier.training.search import Found, search
 from espalier.training.served import ServedModel
@@ -22,9 +23,10 @@ from espalier.training.split import Split
 
 @dataclass(frozen=True)
 class Built:
-    """A trained model: its settings, file, threshold, and its scores of the validation rows [n].
+    """A trained model: its settings, file, threshold, and its scores of the validation rows.
 
-    `scores` are by the served file; `baseline_scores` are the baseline's on the same rows.
+    `scores` are by the served file; `baseline_scores` are the baseline's on the same rows. They are
+    [n], of several classes [n, k].
     """
 
     estimator: Any
@@ -83,25 +85,29 @@ def measure(
     """All metrics on the validation rows, by name.
 
     `<metric>` with the ends of its interval as `<metric>_low` and `<metric>_high`,
-    `baseline_<metric>`, the difference of the main metric to the baseline's with its interval, and
-    those of the decision. The interval is the 95 % percentile interval of 1,000 bootstrap draws of
+    `baseline_<metric>`, how much better the main metric is than the baseline's with its interval,
+    and those of the decision between two classes. The interval is the 95 % percentile interval of 1,000 bootstrap draws of
     rows, each row being another entity; difference and values share the draws.
     """
-    labels = fitting.target(split.validation)
+    labels, task = fitting.target(split.validation), project.task
     by_model = {"model": scores, "baseline": baseline}
-    found = evaluate.metrics(labels, scores)
+    found = evaluate.metrics(labels, scores, task=task)
+    names = evaluate.metrics_of(task)
     drawn = evaluate.bootstrap(
-        labels, {"model": scores}, names=evaluate.METRICS, seed=project.seed
+        labels, {"model": scores}, names=names, seed=project.seed, task=task
     )["model"]
     for name, values in drawn.items():
         found |= _interval(name, values)
-    for name, value in evaluate.metrics(labels, baseline).items():
+    for name, value in evaluate.metrics(labels, baseline, task=task).items():
         found[f"baseline_{name}"] = value
     main = project.gate.metric
-    pair = evaluate.bootstrap(labels, by_model, names=[main], seed=project.seed)
-    found[f"gain_{main}"] = found[main] - found[f"baseline_{main}"]
-    found |= _interval(f"gain_{main}", pair["model"][main] - pair["baseline"][main])
-    return found | evaluate.decision_metrics(labels, scores, threshold)
+    pair = evaluate.bootstrap(labels, by_model, names=[main], seed=project.seed, task=task)
+    found[f"gain_{main}"] = evaluate.gain(main, found[main], found[f"baseline_{main}"])
+    gains = evaluate.gain(main, pair["model"][main], pair["baseline"][main])
+    found |= _interval(f"gain_{main}", gains)
+    if task is Task.BINARY:
+        found |= decision_metrics(labels, scores, threshold)
+    return found
 
 
 def _interval(name: str, values: Floats) -> dict[str, float]:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from datetime import date
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from espalier.project import Project
+from espalier.project import Project, Task
 from espalier.registry.manifest import GATE, ONNX, PROVENANCE, SKOPS, ModelManifest
 from espalier.registry.mlflow_registry import Candidate, TrainingData
 from espalier.training import fitting, model_card, plots, provenance, served
@@ -27,6 +27,9 @@ CARD, SLICES, SEARCH = "model_card.md", "slices.json", "search.json"
 _GOLDEN_ROWS = 8
 _SCORING_PACKAGES = ("numpy", "onnx", "onnxruntime", "scikit-learn", "skops")
 _TAG_LENGTH = 500
+
+_GoldenRows = tuple[tuple[float | None, ...], ...]
+_GoldenScores = tuple[float | tuple[float, ...], ...]
 
 
 def manifest(
@@ -50,6 +53,8 @@ def manifest(
         provenance=origin,
         golden_rows=rows,
         golden_scores=golden,
+        task=project.task.value,
+        classes=project.label.classes,
     )
 
 
@@ -108,19 +113,24 @@ def assemble(
     )
 
 
-def _golden(
-    rows: Floats, scores: Floats
-) -> tuple[tuple[tuple[float | None, ...], ...], tuple[float, ...]]:
-    """Rows from the lowest to the highest score, and first one with a missing value if there is."""
-    spread = np.argsort(scores, kind="stable")[
-        np.linspace(0, len(scores) - 1, _GOLDEN_ROWS).astype(int)
-    ]
+def _golden(rows: Floats, scores: Floats) -> tuple[_GoldenRows, _GoldenScores]:
+    """Rows from the lowest to the highest score, and first one with a missing value if there is.
+
+    Of several classes each one's rows are taken from its lowest to its highest probability.
+    """
+    order = np.argsort(scores, kind="stable") if scores.ndim == 1 else _by_class(scores)
+    spread = order[np.linspace(0, len(scores) - 1, _GOLDEN_ROWS).astype(int)]
     missing = np.flatnonzero(np.isnan(rows).any(axis=1))[:1]
     chosen = dict.fromkeys([*missing.tolist(), *spread.tolist()])
     return (
         tuple(tuple(None if math.isnan(v) else v for v in rows[i].tolist()) for i in chosen),
-        tuple(float(scores[i]) for i in chosen),
+        tuple(float(scores[i]) if scores.ndim == 1 else tuple(scores[i].tolist()) for i in chosen),
     )
+
+
+def _by_class(scores: Floats) -> npt.NDArray[np.int64]:
+    """Rows by their most probable class, and then by its probability."""
+    return np.lexsort((scores.max(axis=1), scores.argmax(axis=1)))
 
 
 def _data(
@@ -173,20 +183,23 @@ def _params(built: Built, split: Split, project: Project) -> dict[str, object]:
         for name, value in built.estimator.get_params(deep=True).items()
         if value is None or isinstance(value, (str, int, float, bool))
     }
+    binary = {
+        "calibration": project.calibration,
+        "threshold": built.threshold,
+        "threshold_objective": project.decision.objective,
+    }
     return {
         **settings,
+        **(binary if project.task is Task.BINARY else {"task": project.task.value}),
         **{f"setting.{name}": value for name, value in built.settings.items()},
         "estimator": project.estimator,
         "baseline": project.baseline,
         "trials": len(built.search.trials),
         "folds": len(built.search.trials[0].folds),
-        "calibration": project.calibration,
         "train_rows": len(split.train),
         "validation_rows": len(split.validation),
         "train_months": len(split.train_times),
         "purge_days": project.label.horizon.days,
-        "threshold": built.threshold,
-        "threshold_objective": project.decision.objective,
         "format": built.served.file,
     }
 
@@ -200,10 +213,14 @@ def _figures(
         project.name: built.metrics[metric],
         "baseline": built.metrics[f"baseline_{metric}"],
     }
-    months: dict[str, list[tuple[date, float]]] = {
+    by_entity = project.validation.by == "entity"
+    folds = {
         name: [
-            *((fold.time, fold.metrics[metric]) for fold in trial.folds),
-            (split.validation_time, last[name]),
+            *(
+                (f"part {number}" if by_entity else str(fold.time), fold.metrics[metric])
+                for number, fold in enumerate(trial.folds, start=1)
+            ),
+            ("validation" if by_entity else str(split.validation_time), last[name]),
         ]
         for name, trial in ((project.name, chosen), ("baseline", built.search.baseline))
     }
@@ -213,8 +230,10 @@ def _figures(
         folder,
         title=f"{project.name}, labels of {split.validation_time}",
         importance=importance,
-        months=months,
+        folds=folds,
         metric=metric,
+        task=project.task,
+        classes=project.label.classes,
     )
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from espalier.errors import ConfigurationError
 from espalier.policies import Gate
+from espalier.project import Task
 from espalier.training import evaluate
-from espalier.training.evaluate import HIGHER_IS_BETTER, Booleans, Floats
+from espalier.training.evaluate import HIGHER_IS_BETTER, Floats, Labels
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A metric of a challenger and an opponent, and the difference with its interval."""
+    """A metric of a challenger and an opponent, and the difference with its interval.
+
+    The difference is above 0 when the challenger is better, also where a lower value is.
+    """
 
     metric: str
     challenger: float
@@ -26,23 +29,25 @@ class Comparison:
 
     def told(self, against: str) -> str:
         """All of it on one line."""
+        lower = "" if self.metric in HIGHER_IS_BETTER else " (lower is better)"
         return (
-            f"{self.metric} {self.challenger:.4f} against {self.opponent:.4f} of {against} on "
+            f"{self.metric}{lower} {self.challenger:.4f} against {self.opponent:.4f} of {against} on "
             f"{self.rows} rows: difference {self.difference:+.4f}, {self.confidence:.0%} interval "
             f"{self.low:+.4f} to {self.high:+.4f}"
         )
 
 
 def compare(
-    labels: Booleans,
+    labels: Labels,
     challenger: Floats,
     opponent: Floats,
     *,
     gate: Gate,
     seed: int,
     draws: int = evaluate.DRAWS,
+    task: Task = Task.BINARY,
 ) -> Comparison:
-    """The difference of the gate's metric, challenger minus opponent.
+    """By how much the challenger is better in the gate's metric than the opponent.
 
     Both score the same rows, and both are resampled by the same draws, so what rows have in common
     cancels out. The interval is the percentile interval of the differences (Efron and Tibshirani
@@ -50,32 +55,28 @@ def compare(
     digit.
 
     Args:
-        labels: [n], of rows that neither model was trained on.
-        challenger: The new model's scores [n].
-        opponent: The champion's or the baseline's scores [n].
+        labels: Of rows that neither model was trained on; they and scores as in
+            `evaluate.evaluation`.
+        challenger: The new model's scores.
+        opponent: The champion's or the baseline's scores.
         gate: The project's declaration.
         seed: Of the bootstrap.
         draws: How many times to resample.
-
-    Raises:
-        ConfigurationError: the gate's metric is not one of which a higher value is better.
+        task: What is predicted.
     """
-    metric = gate.metric
-    if metric not in HIGHER_IS_BETTER:
-        raise ConfigurationError(
-            f"a gate cannot use metric {metric!r}", fix=f"use {' or '.join(HIGHER_IS_BETTER)}"
-        )
+    metric = gate.metric or evaluate.main_metric(task)
     scores = {"challenger": challenger, "opponent": opponent}
-    drawn = evaluate.bootstrap(labels, scores, names=[metric], seed=seed, draws=draws)
-    interval = evaluate.interval(
-        drawn["challenger"][metric] - drawn["opponent"][metric], gate.confidence
-    )
-    values = {name: evaluate.metrics(labels, rows)[metric] for name, rows in scores.items()}
+    drawn = evaluate.bootstrap(labels, scores, names=[metric], seed=seed, draws=draws, task=task)
+    gains = evaluate.gain(metric, drawn["challenger"][metric], drawn["opponent"][metric])
+    interval = evaluate.interval(gains, gate.confidence)
+    values = {
+        name: evaluate.metrics(labels, rows, task=task)[metric] for name, rows in scores.items()
+    }
     return Comparison(
         metric=metric,
         challenger=values["challenger"],
         opponent=values["opponent"],
-        difference=values["challenger"] - values["opponent"],
+        difference=evaluate.gain(metric, values["challenger"], values["opponent"]),
         low=interval.low,
         high=interval.high,
         confidence=gate.confidence,

@@ -52,12 +52,12 @@ def found(
             why=gate["reason"],
             evidence={"gate": gate, "run_id": version.run_id},
         )
-    metrics = version.metrics
+    metrics, names = version.metrics, evaluate.metrics_of(project.task)
     return Trained(
         version=version.version,
         run_id=version.run_id,
-        metrics={name: metrics[name] for name in evaluate.METRICS},
-        baseline={name: metrics[f"baseline_{name}"] for name in evaluate.METRICS},
+        metrics={name: metrics[name] for name in names},
+        baseline={name: metrics[f"baseline_{name}"] for name in names},
         validation_time=date.fromisoformat(origin["data"]["validation_time"]),
         promoted=gate["accepted"],
         reason=gate["reason"],

@@ -1,26 +1,32 @@
-"""Metrics of a binary classifier's scores, their bootstrap intervals, and the decision threshold."""
+"""Metrics of a model's scores, whatever its task, and their bootstrap intervals."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-from espalier.policies import Decision
+from espalier import policies
+from espalier.project import Task
+from espalier.training.binary import BinaryEvaluation, Booleans, Floats
+from espalier.training.multiclass import MulticlassEvaluation
+from espalier.training.regression import RegressionEvaluation
 
-Floats = npt.NDArray[np.float64]
-Booleans = npt.NDArray[np.bool_]
+__all__ = ["Booleans", "Floats"]
 
-METRICS = ("roc_auc", "pr_auc", "brier", "log_loss", "calibration_error", "lift_10")
+# [n]: bool of two classes, the place or the name of a class of several, or a number.
+Labels = npt.NDArray[Any]
+
+METRICS = policies.METRICS["binary"]
 # Of these a higher value is better; of the others a lower one.
-HIGHER_IS_BETTER = ("roc_auc", "pr_auc", "lift_10")
+HIGHER_IS_BETTER = frozenset(
+    {"roc_auc", "pr_auc", "lift_10", "accuracy", "balanced_accuracy", "macro_f1", "r2"}
+)
 DRAWS = 1000
-_BINS = 10
-_LIFT_SHARE = 0.1
-_BALANCED = Decision()
 
 
 @dataclass(frozen=True)
@@ -31,180 +37,108 @@ class Interval:
     high: float
 
 
-class Evaluation:
-    """One model's scores against the labels, ready to be weighted many times.
+class Evaluation(Protocol):
+    """One model's scores against the labels, ready to be weighted many times."""
 
-    Everything that does not depend on the rows' weights is computed once, which makes a bootstrap
-    draw cost a few passes over the rows.
+    def metrics(self, weights: Floats, names: Sequence[str]) -> dict[str, float]:
+        """The named metrics with row weights [n]."""
+
+
+def metrics_of(task: Task) -> tuple[str, ...]:
+    """The names of a task's metrics, the main one first."""
+    return policies.METRICS[task.value]
+
+
+def main_metric(task: Task) -> str:
+    """What says best how well a model tells rows apart: ROC-AUC, of a number R²."""
+    return policies.METRICS[task.value][0]
+
+
+def gain(metric: str, value: float | Floats, other: float | Floats) -> Any:
+    """By how much the value is better than the other: above 0 when it is."""
+    return value - other if metric in HIGHER_IS_BETTER else other - value
+
+
+def evaluation(
+    task: Task, labels: Labels, scores: Floats, classes: Sequence[str] = ()
+) -> Evaluation:
+    """Scores against labels, ready to be weighted.
+
+    Args:
+        task: What is predicted.
+        labels: [n], bool, places or names of classes, or numbers.
+        scores: The positive class's probability [n], of several classes the probabilities [n, k],
+            or of a number the value [n].
+        classes: Their names in order, needed only when labels are names.
     """
-
-    def __init__(self, labels: Booleans, scores: Floats) -> None:
-        """Sort the rows by falling score; `labels` [n], `scores` [n] in 0 to 1."""
-        self._order = np.argsort(-scores, kind="stable")
-        ranked = scores[self._order]
-        self._positive = labels[self._order].astype(np.float64)
-        # The index that ends each group of equal scores: ties cannot be told apart.
-        self._ends = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)
-        # The first row of each group of about equal size; equal scores stay together.
-        cuts = np.searchsorted(self._ends, np.arange(1, _BINS) * len(ranked) / _BINS - 1)
-        self._bins = np.unique(np.concatenate([[0], self._ends[cuts] + 1]))
-        self._bins = self._bins[self._bins < len(ranked)]
-        self._excess = self._positive - ranked
-        truth = labels.astype(np.float64)
-        self._squared_error = (scores - truth) ** 2
-        # As scikit-learn does, keep the logarithm finite by the precision of the scores' type.
-        inside = np.clip(scores, np.finfo(np.float64).eps, 1 - np.finfo(np.float64).eps)
-        self._log_loss = -np.where(labels, np.log(inside), np.log1p(-inside))
-
-    def metrics(self, weights: Floats, names: Sequence[str] = METRICS) -> dict[str, float]:
-        """The named metrics with row weights [n].
-
-        `roc_auc` is the probability that a positive row scores above a negative one, ties counting
-        half (Mann and Whitney). `pr_auc` is the average precision, the sum over thresholds of
-        precision times the recall gained, without interpolation. `brier` is the mean squared
-        error, `log_loss` the mean negative log-likelihood. `calibration_error` is the expected
-        one over ten groups of equal size by score: the mean distance between a group's mean score
-        and its share of positives (Naeini et al. 2015). `lift_10` is the share of positives among
-        the tenth of the rows with the highest scores, as a multiple of their share among all. The
-        ranking metrics are NaN when a class that they need has no weight.
-        """
-        found: dict[str, float] = {}
-        total = weights.sum()
-        if not {"roc_auc", "pr_auc", "lift_10", "calibration_error"}.isdisjoint(names):
-            ranked = weights[self._order]
-            found |= self._ranking(ranked, total, names)
-            if "calibration_error" in names:
-                gaps = np.add.reduceat(ranked * self._excess, self._bins)
-                found["calibration_error"] = float(np.abs(gaps).sum() / total)
-        if "brier" in names:
-            found["brier"] = float(weights @ self._squared_error / total)
-        if "log_loss" in names:
-            found["log_loss"] = float(weights @ self._log_loss / total)
-        return {name: found[name] for name in names}
-
-    def _ranking(self, ranked: Floats, total: float, names: Sequence[str]) -> dict[str, float]:
-        found: dict[str, float] = {}
-        positive = np.cumsum(ranked * self._positive)
-        every = np.cumsum(ranked)
-        if len(self._ends) < len(ranked):
-            positive, every = positive[self._ends], every[self._ends]
-        gained = np.diff(positive, prepend=0.0)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            if "roc_auc" in names:
-                negative = every - positive
-                lower = negative[-1] - negative + np.diff(negative, prepend=0.0) / 2
-                found["roc_auc"] = float(gained @ lower / (positive[-1] * negative[-1]))
-            if "pr_auc" in names:
-                # A leading group without weight has no precision, and gains no recall either.
-                precision = np.divide(positive, every, out=np.zeros_like(every), where=every > 0)
-                found["pr_auc"] = float(gained @ precision / positive[-1])
-            if "lift_10" in names:
-                # Of the group of equal scores at the edge as large a part as still fits.
-                wanted = _LIFT_SHARE * total
-                place = int(np.searchsorted(every, wanted))
-                before, below = (every[place - 1], positive[place - 1]) if place else (0.0, 0.0)
-                part = (wanted - before) / (every[place] - before)
-                captured = below + part * gained[place]
-                found["lift_10"] = float(captured / (_LIFT_SHARE * positive[-1]))
-        return found
+    if task is Task.REGRESSION:
+        return RegressionEvaluation(labels.astype(np.float64), scores)
+    if task is Task.MULTICLASS:
+        return MulticlassEvaluation(places(labels, classes), scores)
+    return BinaryEvaluation(labels, scores)
 
 
-def metrics(labels: Booleans, scores: Floats) -> dict[str, float]:
-    """`METRICS` of scores [n] against labels [n]."""
-    return Evaluation(labels, scores).metrics(np.ones(len(labels)))
+def places(labels: Labels, classes: Sequence[str]) -> npt.NDArray[np.int64]:
+    """The place [n] of each label among the classes, -1 for none; places are given as they are."""
+    if labels.dtype.kind in "iu":
+        return labels.astype(np.int64)
+    by_name = {name: place for place, name in enumerate(classes)}
+    return np.array([by_name.get(name, -1) for name in labels.tolist()], dtype=np.int64)
+
+
+def metrics(
+    labels: Labels, scores: Floats, *, task: Task = Task.BINARY, classes: Sequence[str] = ()
+) -> dict[str, float]:
+    """All metrics of the task, of scores against labels as in `evaluation`."""
+    found = evaluation(task, labels, scores, classes)
+    return found.metrics(np.ones(len(labels)), metrics_of(task))
 
 
 def bootstrap(
-    labels: Booleans,
+    labels: Labels,
     scores: Mapping[str, Floats],
     *,
     names: Sequence[str],
     seed: int,
     draws: int = DRAWS,
+    task: Task = Task.BINARY,
+    classes: Sequence[str] = (),
 ) -> dict[str, dict[str, Floats]]:
     """Metrics of several models on the same resampled rows.
 
     The models share each draw, so differences between them are paired. Rows are drawn with
     replacement; give one row an entity, since rows of one entity are not independent. Time grows
-    with rows times draws: about 30 ns each for a model with one metric, 55 ns with all of them.
+    with rows times draws: about 30 ns each for a binary model with one metric, 55 ns with all.
 
     Args:
-        labels: [n].
-        scores: By model, [n] each.
+        labels: [n], as in `evaluation`.
+        scores: By model, as in `evaluation`.
         names: The metrics to compute.
         seed: Of the random generator.
         draws: How many times to resample.
+        task: What is predicted.
+        classes: As in `evaluation`.
 
     Returns:
         By model and metric the values [draws].
     """
     generator = np.random.default_rng(seed)
     count = len(labels)
-    models = {model: Evaluation(labels, values) for model, values in scores.items()}
+    models = {model: evaluation(task, labels, values, classes) for model, values in scores.items()}
     found = {model: {name: np.empty(draws) for name in names} for model in scores}
     # Threads for sums of so few numbers wait for each other most of the time.
     with threadpool_limits(1):
         for draw in range(draws):
             drawn = generator.integers(0, count, count, dtype=np.int32)
             weights = np.bincount(drawn, minlength=count).astype(np.float64)
-            for model, evaluation in models.items():
-                for name, value in evaluation.metrics(weights, names).items():
+            for model, one in models.items():
+                for name, value in one.metrics(weights, names).items():
                     found[model][name][draw] = value
     return found
 
 
 def interval(values: Floats, confidence: float = 0.95) -> Interval:
-    """The percentile interval of bootstrapped values, draws with a single class left out."""
+    """The percentile interval of bootstrapped values, draws that lack a class left out."""
     tail = (1 - confidence) / 2
     low, high = np.nanquantile(values, [tail, 1 - tail])
     return Interval(float(low), float(high))
-
-
-def best_threshold(labels: Booleans, scores: Floats, decision: Decision = _BALANCED) -> float:
-    """The score from which on to predict the positive class, the best for the objective.
-
-    Balanced accuracy, the mean of both classes' recall, suits classes of unequal size when
-    both kinds of error matter alike; f1 is that of the positive class; cost is the declared one.
-    The threshold lies midway between the two scores that it separates, so that rounding of a score
-    does not change a decision. Choose it on rows that the model was neither fitted nor is
-    validated on.
-    """
-    order = np.argsort(-scores, kind="stable")
-    ranked, positive = scores[order], labels[order]
-    ends = np.flatnonzero(np.diff(ranked))
-    if not len(ends):
-        return float(ranked[0])
-    edges = (ranked[ends] + ranked[ends + 1]) / 2
-    hits = np.cumsum(positive)[ends].astype(np.float64)
-    alarms = np.cumsum(~positive)[ends].astype(np.float64)
-    positives, negatives = float(positive.sum()), float((~positive).sum())
-    # All rows positive, and none, are decisions too.
-    edges = np.concatenate([edges, [ranked[-1] / 2, (1 + ranked[0]) / 2]])
-    hits, alarms = np.append(hits, [positives, 0.0]), np.append(alarms, [negatives, 0.0])
-    if decision.objective == "f1":
-        worth = 2 * hits / (hits + alarms + positives)
-    elif decision.objective == "cost":
-        worth = -(decision.false_positive * alarms + decision.false_negative * (positives - hits))
-    else:
-        worth = hits / positives - alarms / negatives
-    return float(edges[np.argmax(worth)])
-
-
-def decision_metrics(labels: Booleans, scores: Floats, threshold: float) -> dict[str, float]:
-    """Balanced accuracy, f1, precision, recall and predicted share at `score >= threshold`.
-
-    Precision is 0 when nothing is predicted positive.
-    """
-    predicted = scores >= threshold
-    hits, chosen, positives = (
-        float(rows.sum()) for rows in (predicted & labels, predicted, labels)
-    )
-    recall = hits / positives
-    specificity = float((~predicted & ~labels).sum()) / float((~labels).sum())
-    return {
-        "balanced_accuracy": (recall + specificity) / 2,
-        "f1": 2 * hits / (chosen + positives),
-        "precision": hits / max(chosen, 1.0),
-        "recall": recall,
-        "predicted_share": float(predicted.mean()),
-    }

@@ -8,7 +8,7 @@ from sklearn import metrics as reference
 
 from espalier.policies import Decision
 from espalier.training import evaluate
-from espalier.training.evaluate import Evaluation
+from espalier.training.binary import BinaryEvaluation, best_threshold, decision_metrics
 
 
 def sample(seed: int = 0, count: int = 400) -> tuple[np.ndarray, np.ndarray]:
@@ -39,7 +39,7 @@ def test_metrics_are_those_of_scikit_learn(weighted: bool) -> None:
     weights = np.random.default_rng(1).integers(0, 4, len(labels)).astype(float)
     if not weighted:
         weights = np.ones(len(labels))
-    found = Evaluation(labels, scores).metrics(weights)
+    found = BinaryEvaluation(labels, scores).metrics(weights)
     for name, function in {
         "roc_auc": reference.roc_auc_score,
         "pr_auc": reference.average_precision_score,
@@ -70,7 +70,9 @@ def test_weights_are_repeated_rows() -> None:
     labels, scores = sample(count=60)
     weights = np.random.default_rng(2).integers(0, 4, len(labels))
     rows = np.repeat(np.arange(len(labels)), weights)
-    weighted = Evaluation(labels, scores).metrics(weights.astype(float), ["lift_10", "roc_auc"])
+    weighted = BinaryEvaluation(labels, scores).metrics(
+        weights.astype(float), ["lift_10", "roc_auc"]
+    )
     repeated = evaluate.metrics(labels[rows], scores[rows])
     for name, value in weighted.items():
         assert value == pytest.approx(repeated[name]), name
@@ -97,7 +99,7 @@ def test_lift_is_that_of_the_highest_tenth() -> None:
 )
 def test_threshold_is_the_best_for_its_objective(decision, value) -> None:
     labels, scores = sample()
-    threshold = evaluate.best_threshold(labels, scores, decision)
+    threshold = best_threshold(labels, scores, decision)
     best = max(value(labels, scores >= t) for t in np.linspace(-0.005, 1.005, 102))
     assert value(labels, scores >= threshold) == pytest.approx(best)
 
@@ -106,13 +108,13 @@ def test_a_cost_may_say_all_or_none() -> None:
     labels, scores = np.array([True, False, True]), np.array([0.9, 0.8, 0.7])
     none = Decision(objective="cost", false_positive=100, false_negative=1)
     everyone = Decision(objective="cost", false_positive=1, false_negative=100)
-    assert evaluate.best_threshold(~labels, scores, none) > 0.9
-    assert evaluate.best_threshold(labels, scores, everyone) < 0.7
+    assert best_threshold(~labels, scores, none) > 0.9
+    assert best_threshold(labels, scores, everyone) < 0.7
 
 
 def test_a_draw_of_one_class_has_no_auc_and_is_left_out_of_the_interval() -> None:
     labels = np.array([True, False])
-    found = Evaluation(labels, np.array([0.6, 0.4])).metrics(np.array([2.0, 0.0]))
+    found = BinaryEvaluation(labels, np.array([0.6, 0.4])).metrics(np.array([2.0, 0.0]))
     assert math.isnan(found["roc_auc"])
     assert found["brier"] == pytest.approx(0.16)
     assert evaluate.interval(np.array([math.nan, 1.0, 1.0])) == evaluate.Interval(1.0, 1.0)
@@ -151,13 +153,13 @@ def test_threshold_has_the_best_balanced_accuracy() -> None:
     labels = np.array([False, False, True, False, False, True, True])
     scores = np.array([0.1, 0.2, 0.3, 0.35, 0.4, 0.6, 0.9])
     # Between 0.4 and 0.6: recall 2/3, specificity 1. Between 0.2 and 0.3: recall 1, specificity 1/2.
-    assert evaluate.best_threshold(labels, scores) == pytest.approx(0.5)
+    assert best_threshold(labels, scores) == pytest.approx(0.5)
     labels, scores = sample()
-    threshold = evaluate.best_threshold(labels, scores)
+    threshold = best_threshold(labels, scores)
     best = max(
         reference.balanced_accuracy_score(labels, scores >= t) for t in np.linspace(0, 1.01, 405)
     )
-    found = evaluate.decision_metrics(labels, scores, threshold)
+    found = decision_metrics(labels, scores, threshold)
     assert found["balanced_accuracy"] == pytest.approx(best)
     assert found["precision"] == pytest.approx(
         reference.precision_score(labels, scores >= threshold)
@@ -168,4 +170,4 @@ def test_threshold_has_the_best_balanced_accuracy() -> None:
 
 def test_equal_scores_leave_one_threshold() -> None:
     labels = np.array([True, False])
-    assert evaluate.best_threshold(labels, np.array([0.5, 0.5])) == 0.5
+    assert best_threshold(labels, np.array([0.5, 0.5])) == 0.5

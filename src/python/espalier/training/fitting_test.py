@@ -10,9 +10,10 @@ import pytest
 from sklearn.calibration import CalibratedClassifierCV
 
 from churn.project import PROJECT
-from espalier.errors import CheckRefused
+from espalier.errors import CheckRefused, ConfigurationError
 from espalier.policies import Decision
-from espalier.training import evaluate, fitting, onnx_export
+from espalier.training import evaluate, fitting, onnx_export, testing_tasks
+from espalier.training.testing_tasks import CANCER, DIABETES
 
 FEATURES = PROJECT.view.features
 
@@ -93,3 +94,16 @@ def balanced(*, seed: int = 0):
     return build(seed=seed).set_params(
         linear__model__class_weight="balanced", trees__model__class_weight="balanced"
     )
+
+
+@pytest.mark.parametrize(
+    ("project", "estimator", "told"),
+    [
+        (DIABETES, "linear_classifier", "which is no regressor; label target is regression"),
+        (CANCER, "mean", "which is no classifier; label target is binary: build a classifier"),
+    ],
+)
+def test_an_estimator_of_another_kind_is_refused(project, estimator, told) -> None:
+    reference = f"espalier.training.testing_tasks:{estimator}"
+    with pytest.raises(ConfigurationError, match=told):
+        fitting.fit(project, reference, testing_tasks.frame(project))

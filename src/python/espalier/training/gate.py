@@ -11,16 +11,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from espalier.errors import EspalierError
 from espalier.policies import Gate
-from espalier.project import Project
-from espalier.registry.manifest import ModelManifest
+from espalier.project import Project, Task
+from espalier.registry.manifest import TOLERANCE, ModelManifest
 from espalier.training import schema, served
 from espalier.training.comparison import Comparison
 from espalier.training.evaluate import Floats
 from espalier.training.latency import one_row_milliseconds
 from espalier.training.online_parity import OnlineParity
-from espalier.training.onnx_export import TOLERANCE
 from espalier.training.served import ServedModel
 from espalier.training.slices import SliceResult
 
@@ -117,20 +118,24 @@ def slices(results: Sequence[SliceResult], against: str, gate: Gate) -> list[Che
     return checks
 
 
-def leakage(roc_auc: float, importance: Mapping[str, float], gate: Gate) -> Check:
+def leakage(
+    value: float, importance: Mapping[str, float], gate: Gate, task: Task = Task.BINARY
+) -> Check:
     """Refuse what is too good: then a feature most likely knows the label.
 
-    The feature that the ranking rests on most is named (see `permutation_importance`).
+    The value is the ROC-AUC, of a number R². The feature that it rests on most is named (see
+    `permutation_importance`).
     """
-    passed = roc_auc <= gate.suspicious
-    reason = f"ROC-AUC {roc_auc:.4f}, {gate.suspicious:g} would be suspicious"
+    name = "R²" if task is Task.REGRESSION else "ROC-AUC"
+    passed = value <= gate.suspicious
+    reason = f"{name} {value:.4f}, {gate.suspicious:g} would be suspicious"
     if not passed:
         feature, fall = next(iter(importance.items()))
         reason = (
-            f"ROC-AUC {roc_auc:.4f} is above {gate.suspicious:g}, which suggests that a feature "
+            f"{name} {value:.4f} is above {gate.suspicious:g}, which suggests that a feature "
             f"knows the label: first look at {feature}, without which it falls by {fall:.4f}"
         )
-    return Check("leakage", PASSED if passed else REFUSED, reason, roc_auc, gate.suspicious)
+    return Check("leakage", PASSED if passed else REFUSED, reason, value, gate.suspicious)
 
 
 def parity(model: ServedModel) -> Check:
@@ -146,7 +151,7 @@ def parity(model: ServedModel) -> Check:
             f"label in ONNX than in scikit-learn; {found.example}"
         )
     verdict = PASSED if found.holds else REFUSED
-    return Check(name, verdict, reason, found.largest, TOLERANCE)
+    return Check(name, verdict, reason, found.largest, found.limit)
 
 
 def golden_rows(model: ServedModel, manifest: ModelManifest) -> Check:
@@ -155,14 +160,13 @@ def golden_rows(model: ServedModel, manifest: ModelManifest) -> Check:
     try:
         found = served.open_score(model.file, model.content)(schema.golden_matrix(manifest))
     except EspalierError as error:
-        return Check(name, REFUSED, error.message, limit=TOLERANCE)
-    worst = max(
-        (abs(a - b) for a, b in zip(found.tolist(), manifest.golden_scores, strict=True)),
-        default=math.nan,
-    )
-    passed = worst <= TOLERANCE
+        return Check(name, REFUSED, error.message, limit=manifest.golden_tolerance)
+    golden, limit = np.array(manifest.golden_scores), manifest.golden_tolerance
+    # Without golden rows nothing is proven.
+    worst = float(np.abs(found - golden).max()) if len(golden) else math.nan
+    passed = worst <= limit
     reason = f"{len(found)} rows differ by {worst:.2g} from the scores in the manifest"
-    return Check(name, PASSED if passed else REFUSED, reason, _finite(worst), TOLERANCE)
+    return Check(name, PASSED if passed else REFUSED, reason, _finite(worst), limit)
 
 
 def latency(model: ServedModel, rows: Floats, gate: Gate) -> Check:

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from churn.project import PROJECT
-from espalier.errors import ConfigurationError
 from espalier.policies import Gate, Slice
+from espalier.project import Task
 from espalier.training import gate, slices
 from espalier.training.comparison import Comparison, compare
 from espalier.training.gate import PASSED, REFUSED, SKIPPED, Verdict
@@ -76,9 +76,27 @@ def test_the_comparison_is_repeatable() -> None:
     assert found.low > versus(GOOD, FAIR, metric="pr_auc", confidence=0.99).low
 
 
-def test_a_metric_that_falls_when_models_improve_is_no_gate() -> None:
-    with pytest.raises(ConfigurationError, match="brier"):
-        versus(GOOD, FAIR, metric="brier")
+def test_of_a_metric_that_falls_when_models_improve_the_difference_is_turned_round() -> None:
+    found = versus(GOOD, FAIR, metric="brier")
+    assert found.challenger < found.opponent
+    assert found.difference == pytest.approx(found.opponent - found.challenger)
+    assert 0 < found.low < found.difference < found.high
+    check = gate.comparison(found, AGAINST, Gate(metric="brier", margin=0.0))
+    assert check.verdict == PASSED
+    assert check.reason.startswith("brier (lower is better) 0.")
+    assert verdict_of(versus(POOR, GOOD, metric="brier"), margin=0.01) == REFUSED
+
+
+def test_numbers_are_compared_by_what_they_explain() -> None:
+    truth = GENERATOR.normal(50, 10, 300)
+    near, far = truth + GENERATOR.normal(0, 5, 300), np.full(300, 50.0)
+    found = compare(truth, near, far, gate=Gate(), seed=0, task=Task.REGRESSION)
+    assert found.metric == "r2"
+    assert found.challenger == pytest.approx(0.75, abs=0.1)
+    assert found.low > 0.5
+    check = gate.leakage(0.995, {"next_price": 0.9}, Gate(), Task.REGRESSION)
+    assert check.verdict == REFUSED
+    assert check.reason.startswith("R² 0.9950 is above 0.99")
 
 
 def segmented(challenger: np.ndarray, **limits: object) -> list[gate.Check]:

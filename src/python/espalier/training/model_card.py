@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from espalier.project import Project
+import pandas as pd
+
+from espalier.project import Project, Task
 from espalier.registry.manifest import ModelManifest
-from espalier.training import evaluate, slices
+from espalier.training import evaluate, fitting, provenance, slices
 from espalier.training.build import Built
 from espalier.training.gate import Verdict
+from espalier.training.multiclass import class_table
 from espalier.training.slices import SliceResult
 from espalier.training.split import Split
 
@@ -26,7 +29,7 @@ def write(
     """The card in Markdown (Mitchell et al. 2019, Model Cards for Model Reporting)."""
     parts = [
         f"# Model card: {project.name}",
-        f"{project.description} A score is the probability of: {project.label.positive_means}.",
+        f"{project.description} {_score(project)}",
         "## Model",
         _model(project, built, manifest),
         "## Data",
@@ -36,19 +39,19 @@ def write(
             f"On the {len(split.validation):,} labels of {split.validation_time}, which nothing here "
             "was fitted to or chosen by; 95 % bootstrap intervals."
         ),
-        _metrics(built.metrics),
-        f"At the threshold {built.threshold:.4f}, chosen for {project.decision.objective}: "
-        + ", ".join(f"{name} {built.metrics[name]:.3f}" for name in _DECISION)
-        + ".",
+        _metrics(project.task, built.metrics),
+        *_decisions(project, split, built),
     ]
     if built.search.trials[0].folds:
-        parts += ["## Through time", _through_time(project, built)]
+        by_entity = project.validation.by == "entity"
+        parts += ["## Across entities" if by_entity else "## Through time", _folds(project, built)]
     if segments:
         told = f"Slices of the same rows against {verdict.opponent}."
         parts += ["## Slices", told, slices.table(segments, project.gate.metric)]
     parts += [
         "## What it rests on",
-        "Fall of ROC-AUC when a feature's values are permuted: "
+        f"Fall of {'R²' if project.task is Task.REGRESSION else 'ROC-AUC'} when a feature's values "
+        "are permuted: "
         + ", ".join(f"{name} {fall:+.4f}" for name, fall in importance.items())
         + ".",
         f"## Gate: {'accepted' if verdict.accepted else 'refused'}",
@@ -65,6 +68,34 @@ def write(
     return "\n\n".join(parts) + "\n"
 
 
+def _score(project: Project) -> str:
+    label = project.label
+    if project.task is Task.BINARY:
+        return f"A score is the probability of: {label.positive_means}."
+    column = project.table(label.table).column(label.column)
+    if project.task is Task.MULTICLASS:
+        return f"A score is the probability of the most probable {label.column} ({column.description})."
+    return f"A score is {label.column}: {column.description}."
+
+
+def _decisions(project: Project, split: Split, built: Built) -> list[str]:
+    if project.task is Task.BINARY:
+        return [
+            f"At the threshold {built.threshold:.4f}, chosen for {project.decision.objective}: "
+            + ", ".join(f"{name} {built.metrics[name]:.3f}" for name in _DECISION)
+            + "."
+        ]
+    if project.task is Task.REGRESSION:
+        return []
+    found = class_table(fitting.target(split.validation), built.scores, project.label.classes)
+    return [
+        _table(
+            ("class", "rows", "precision", "recall"),
+            [(name, str(rows), f"{p:.3f}", f"{r:.3f}") for name, rows, p, r in found],
+        )
+    ]
+
+
 _DECISION = ("balanced_accuracy", "f1", "precision", "recall", "predicted_share")
 
 
@@ -75,10 +106,7 @@ def _model(project: Project, built: Built, manifest: ModelManifest) -> str:
     return "\n".join(
         [
             f"- estimator `{project.estimator}` with {settings}, of {tried} tried",
-            (
-                f"- calibration: {project.calibration}; class imbalance: no rows are dropped or "
-                "repeated, so that scores stay probabilities; the threshold answers for it"
-            ),
+            *_classes(project),
             f"- served as `{manifest.file}` ({kind}), sha256 `{manifest.digest}`",
             f"- inputs: {', '.join(manifest.features)} of view {manifest.view}",
             f"- seed {project.seed}",
@@ -86,58 +114,95 @@ def _model(project: Project, built: Built, manifest: ModelManifest) -> str:
     )
 
 
+def _classes(project: Project) -> list[str]:
+    if project.task is Task.REGRESSION:
+        return []
+    kept = "no rows are dropped or repeated, so that scores stay probabilities"
+    if project.task is Task.MULTICLASS:
+        return [f"- class imbalance: {kept}"]
+    return [
+        f"- calibration: {project.calibration}; class imbalance: {kept}; the threshold answers for it"
+    ]
+
+
 def _data(project: Project, split: Split) -> str:
     train, validation = split.train["label"], split.validation["label"]
+    if project.validation.by == "entity":
+        apart = f"- validated on entities that were not trained on: {provenance.split_by(project)}"
+    else:
+        apart = (
+            f"- labels less than {project.label.horizon.days} days older than those were left out: "
+            "at that day they were not known"
+        )
     return "\n".join(
         [
             (
                 f"- trained on {len(train):,} labels of {split.train_times[0]} to "
-                f"{split.train_times[-1]}, {train.mean():.1%} positive"
+                f"{split.train_times[-1]}, {_told(project, train)}"
             ),
             (
                 f"- validated on {len(validation):,} of {split.validation_time}, "
-                f"{validation.mean():.1%} positive"
+                f"{_told(project, validation)}"
             ),
-            (
-                f"- labels less than {project.label.horizon.days} days older than those were left out: "
-                "at that day they were not known"
-            ),
+            apart,
             "- features as known at the label's time",
         ]
     )
 
 
-def _metrics(found: Mapping[str, float]) -> str:
+def _told(project: Project, labels: pd.Series) -> str:
+    """How the labels are distributed, in words."""
+    if project.task is Task.BINARY:
+        return f"{labels.mean():.1%} positive"
+    if project.task is Task.REGRESSION:
+        return f"mean {labels.mean():.4g}, standard deviation {labels.std(ddof=0):.4g}"
+    shares = ((name, (labels == place).mean()) for place, name in enumerate(project.label.classes))
+    return ", ".join(f"{share:.1%} {name}" for name, share in shares)
+
+
+def _metrics(task: Task, found: Mapping[str, float]) -> str:
     def row(name: str) -> tuple[str, ...]:
         interval = f"{found[f'{name}_low']:.4f} to {found[f'{name}_high']:.4f}"
         return name, f"{found[name]:.4f}", interval, f"{found[f'baseline_{name}']:.4f}"
 
     return _table(
-        ("metric", "value", "interval", "baseline"), [row(name) for name in evaluate.METRICS]
+        ("metric", "value", "interval", "baseline"),
+        [row(name) for name in evaluate.metrics_of(task)],
     )
 
 
-def _through_time(project: Project, built: Built) -> str:
-    metric = project.gate.metric
+def _folds(project: Project, built: Built) -> str:
+    metric, by_entity = project.gate.metric, project.validation.by == "entity"
     chosen = next(t for t in built.search.trials if t.settings == built.settings)
     rows = [
         (
-            str(ours.time),
+            f"part {number}" if by_entity else str(ours.time),
             f"{ours.rows:,}",
             f"{ours.metrics[metric]:.4f}",
             f"{b.metrics[metric]:.4f}",
         )
-        for ours, b in zip(chosen.folds, built.search.baseline.folds, strict=True)
+        for number, (ours, b) in enumerate(
+            zip(chosen.folds, built.search.baseline.folds, strict=True), start=1
+        )
     ]
-    return (
-        f"{metric} at label times within the training rows, each predicted by older labels; the "
-        "settings were chosen by these.\n\n"
-    ) + _table(("label time", "rows", "model", "baseline"), rows)
+    what = (
+        "for parts of the training rows' entities, each predicted by the others"
+        if by_entity
+        else "at label times within the training rows, each predicted by older labels"
+    )
+    head = "entities" if by_entity else "label time"
+    told = f"{metric} {what}; the settings were chosen by these.\n\n"
+    return told + _table((head, "rows", "model", "baseline"), rows)
 
 
 def _limits(project: Project, split: Split) -> str:
     return "\n".join(
         [
+            *(
+                ["- validated on other entities of the same time: change over time is not in it"]
+                if project.validation.by == "entity"
+                else []
+            ),
             f"- validated at one label time, {split.validation_time}: see drift reports for later",
             f"- features older than {project.view.ttl.days} days are stale and answered as such",
             "- intervals resample entities; what moves all of them at once is not in them",

@@ -1,9 +1,9 @@
-"""Converts a fitted scikit-learn classifier to ONNX, and proves that it scores the same.
+"""Converts a fitted scikit-learn estimator to ONNX, and proves that it scores the same.
 
-The graph has one input `features`, float32 [None, n], and the outputs `label` [n] and
-`probabilities` float32 [n, 2]. Where scikit-learn refuses a row, for an infinity or a missing value
-in a column whose step takes none, the graph's probabilities are NaN, which the server refuses too;
-converted steps alone would score such a row somehow.
+The graph has one input `features`, float32 [None, n]. Of a classifier the outputs are `label` [n]
+and `probabilities` float32 [n, k], of a regressor `value` float32 [n, 1]. Where scikit-learn refuses
+a row, for an infinity or a missing value in a column whose step takes none, the graph's scores are
+NaN, which the server refuses too; converted steps alone would score such a row somehow.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from espalier.registry.manifest import TOLERANCE
+from espalier.training import fitting
 from espalier.training.evaluate import Booleans, Floats
 
-INPUT, LABEL, PROBABILITIES = "features", "label", "probabilities"
-TOLERANCE = 1e-5
-# Rows [n, f] to probabilities of the positive class [n].
+INPUT, LABEL, PROBABILITIES, VALUE = "features", "label", "probabilities", "value"
+# Rows [n, f] to scores as `fitting.scores_of` gives them.
 Score = Callable[[npt.ArrayLike], Floats]
 # What ONNX Runtime of several years reads; the converters need nothing newer.
 _OPSETS = {"": 17, "ai.onnx.ml": 3}
@@ -48,8 +49,8 @@ class Refused:
 class Parity:
     """How ONNX compares with scikit-learn: the largest difference of scores on rows that both take.
 
-    `rows` were compared, `labels` of them have another label, `scores` differ by more than
-    `TOLERANCE` or are NaN in one of both only. `example` is one such row in words, or empty.
+    `rows` were compared, `labels` of them have another label, `scores` differ by more than `limit`
+    or are NaN in one of both only. `example` is one such row in words, or empty.
     """
 
     rows: int
@@ -57,6 +58,7 @@ class Parity:
     labels: int
     scores: int
     example: str
+    limit: float = TOLERANCE
 
     @property
     def holds(self) -> bool:
@@ -65,10 +67,10 @@ class Parity:
 
 
 def to_onnx(estimator: Any, example: Floats, *, name: str) -> bytes:
-    """The serialized ONNX model of a fitted classifier.
+    """The serialized ONNX model of a fitted estimator.
 
     Args:
-        estimator: The classifier, of two classes.
+        estimator: The classifier or regressor.
         example: One row [f] of finite values, to learn which columns take no other.
         name: The graph's name.
 
@@ -79,7 +81,9 @@ def to_onnx(estimator: Any, example: Floats, *, name: str) -> bytes:
     from skl2onnx import convert_sklearn
     from skl2onnx.common.data_types import FloatTensorType
     from skl2onnx.common.exceptions import MissingConverter, MissingShapeCalculator
+    from sklearn.base import is_regressor
 
+    regressor = is_regressor(estimator)
     unsupported = (MissingConverter, MissingShapeCalculator, NotImplementedError, RuntimeError)
     with _plain_attributes(), warnings.catch_warnings():
         # Such as deprecations inside of skl2onnx, which nobody here can act on.
@@ -89,7 +93,7 @@ def to_onnx(estimator: Any, example: Floats, *, name: str) -> bytes:
                 estimator,
                 name,
                 [(INPUT, FloatTensorType([None, len(example)]))],
-                options={id(estimator): {"zipmap": False}},
+                options=None if regressor else {id(estimator): {"zipmap": False}},
                 target_opset=_OPSETS,
             )
         except unsupported as error:
@@ -98,20 +102,23 @@ def to_onnx(estimator: Any, example: Floats, *, name: str) -> bytes:
                 f"{type(estimator).__name__} has no ONNX form: {first}"
             ) from error
     _merge_opsets(model)
-    _guard(model.graph, refused(estimator, example))
+    if regressor:
+        _rename(model.graph, model.graph.output[0].name, VALUE)
+        model.graph.output[0].name = VALUE
+    _guard(model.graph, VALUE if regressor else PROBABILITIES, refused(estimator, example))
     checker.check_model(model)
     content: bytes = model.SerializeToString()
     return content
 
 
 def refused(estimator: Any, example: Floats) -> Refused:
-    """What a fitted classifier refuses, found by asking it; `example` is one finite row [f]."""
+    """What a fitted estimator refuses, found by asking it; `example` is one finite row [f]."""
 
     def refuses(columns: list[int], value: float) -> bool:
         row = example[np.newaxis].copy()
         row[0, columns] = value
         try:
-            estimator.predict_proba(row)
+            fitting.scores_of(estimator, row)
         except ValueError:
             return True
         return False
@@ -128,19 +135,20 @@ def refused(estimator: Any, example: Floats) -> Refused:
 
 
 def open_score(content: bytes) -> Score:
-    """A function from rows [n, f] to probabilities of the positive class [n], on one thread."""
+    """A function from rows [n, f] to scores, on one thread."""
     session = _session(content)
+    output = _scores_of(session)
 
     def run(features: npt.ArrayLike) -> Floats:
         rows = np.ascontiguousarray(features, dtype=np.float32)
-        (found,) = session.run([PROBABILITIES], {INPUT: rows})
-        return np.asarray(found[:, 1], dtype=np.float64)
+        (found,) = session.run([output], {INPUT: rows})
+        return _columns(output, found)
 
     return run
 
 
 def score(content: bytes, features: npt.ArrayLike) -> Floats:
-    """Probabilities of the positive class [n] for rows [n, f], by ONNX Runtime on one thread."""
+    """The scores for rows [n, f], by ONNX Runtime on one thread."""
     return open_score(content)(features)
 
 
@@ -157,33 +165,46 @@ def planted(features: Floats, seed: int) -> Floats:
 def compare(content: bytes, estimator: Any, features: Floats) -> Parity:
     """Compare ONNX with scikit-learn over rows [n, f] that hold what float32 can.
 
-    A row that scikit-learn refuses must be NaN in ONNX. Labels are compared unless the score is a
-    half to the tolerance, where rounding decides.
+    A row that scikit-learn refuses must be NaN in ONNX. A classifier's labels are compared unless
+    two classes are equally probable to the tolerance, where rounding decides. A regressor's values
+    may differ by the tolerance times the largest of them, as float32 keeps seven digits.
     """
+    session, rows = _session(content), np.ascontiguousarray(features, dtype=np.float32)
+    output = _scores_of(session)
+    found = _columns(output, session.run([output], {INPUT: rows})[0])
     refuses = refused(estimator, finite_row(features)).rows(features)
-    expected = np.full(len(features), np.nan)
-    labels = np.zeros(len(features), dtype=np.int64)
+    expected = np.full(found.shape, np.nan)
+    same_label = np.ones(len(features), dtype=bool)
     if not refuses.all():
-        expected[~refuses] = estimator.predict_proba(features[~refuses])[:, 1]
-        labels[~refuses] = estimator.predict(features[~refuses])
-    rows = np.ascontiguousarray(features, dtype=np.float32)
-    found_labels, found = _session(content).run([LABEL, PROBABILITIES], {INPUT: rows})
-    found = np.asarray(found[:, 1], dtype=np.float64)
+        expected[~refuses] = fitting.scores_of(estimator, features[~refuses])
+    limit = TOLERANCE
+    if output == VALUE:
+        limit *= float(np.nanmax(np.abs(expected), initial=0.0))
+    else:
+        (found_labels,) = session.run([LABEL], {INPUT: rows})
+        labels = np.zeros(len(features), dtype=np.int64)
+        if not refuses.all():
+            labels[~refuses] = estimator.predict(features[~refuses])
+        same_label = refuses | _tie(expected) | (np.asarray(found_labels) == labels)
     difference = np.abs(found - expected)
     # NaN compares false with everything, so it has to be asked for.
-    same = np.where(refuses, np.isnan(found), difference <= TOLERANCE)
-    tie = np.abs(expected - 0.5) <= TOLERANCE
-    same_label = refuses | tie | (np.asarray(found_labels) == labels)
+    # A column for each class, or one.
+    near, nan = (
+        np.reshape(each, (len(features), -1)).all(axis=1)
+        for each in (difference <= limit, np.isnan(found))
+    )
+    same = np.where(refuses, nan, near)
     example = ""
     if not (same & same_label).all():
         row = int(np.argmin(same & same_label))
-        example = f"row {row}: {found[row]:.6g} against {expected[row]:.6g}"
+        example = f"row {row}: {_said(found[row])} against {_said(expected[row])}"
     return Parity(
         rows=len(features),
         largest=float(np.nanmax(difference, initial=0.0)),
         labels=int((~same_label).sum()),
         scores=int((~same).sum()),
         example=example,
+        limit=limit,
     )
 
 
@@ -202,6 +223,30 @@ def finite_row(features: Floats) -> Floats:
     return np.asarray(np.nan_to_num(middle), dtype=np.float64)
 
 
+def _tie(scores: Floats) -> Booleans:
+    """Whether two classes are the most probable ones of a row [n], to the tolerance."""
+    if scores.ndim == 1:
+        return np.asarray(np.abs(scores - 0.5) <= TOLERANCE)
+    first = np.sort(scores, axis=1)
+    return np.asarray(first[:, -1] - first[:, -2] <= 2 * TOLERANCE)
+
+
+def _said(score: Any) -> str:
+    return " ".join(f"{value:.6g}" for value in np.atleast_1d(score))
+
+
+def _scores_of(session: Any) -> str:
+    """The output that holds the scores."""
+    return VALUE if VALUE in {one.name for one in session.get_outputs()} else PROBABILITIES
+
+
+def _columns(output: str, found: Any) -> Floats:
+    """A regressor's one column, the positive class's of two, or all."""
+    if output == VALUE:
+        return np.asarray(found[:, 0], dtype=np.float64)
+    return np.asarray(found[:, 1] if found.shape[1] == 2 else found, dtype=np.float64)
+
+
 def _session(content: bytes) -> Any:
     import onnxruntime
 
@@ -214,8 +259,15 @@ def _session(content: bytes) -> Any:
     )
 
 
-def _guard(graph: Any, refuses: Refused) -> None:
-    """Let the graph's probabilities be NaN in rows that the estimator refuses."""
+def _rename(graph: Any, old: str, new: str) -> None:
+    """Give a value between nodes another name."""
+    for node in graph.node:
+        node.output[:] = [new if name == old else name for name in node.output]
+        node.input[:] = [new if name == old else name for name in node.input]
+
+
+def _guard(graph: Any, output: str, refuses: Refused) -> None:
+    """Let the graph's scores be NaN in rows that the estimator refuses."""
     from onnx import TensorProto, helper
 
     tests = [
@@ -225,10 +277,8 @@ def _guard(graph: Any, refuses: Refused) -> None:
     ]
     if not tests:
         return
-    inner = "espalier_probabilities"
-    for node in graph.node:
-        node.output[:] = [inner if name == PROBABILITIES else name for name in node.output]
-        node.input[:] = [inner if name == PROBABILITIES else name for name in node.input]
+    inner = f"espalier_{output}"
+    _rename(graph, output, inner)
     masked = []
     for kind, columns in tests:
         mask, flag, wrong = (f"espalier_{kind}_{part}" for part in ("mask", "flag", "wrong"))
@@ -250,7 +300,7 @@ def _guard(graph: Any, refuses: Refused) -> None:
             helper.make_node("Cast", [both], [numbers], to=TensorProto.FLOAT),
             helper.make_node("ReduceMax", [numbers], [any_], axes=[1], keepdims=1),
             helper.make_node("Cast", [any_], [refused_row], to=TensorProto.BOOL),
-            helper.make_node("Where", [refused_row, "espalier_nan", inner], [PROBABILITIES]),
+            helper.make_node("Where", [refused_row, "espalier_nan", inner], [output]),
         ]
     )
 

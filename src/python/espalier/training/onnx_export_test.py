@@ -7,12 +7,22 @@ import onnx
 import onnxruntime
 import pandas as pd
 import pytest
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.linear_model import LogisticRegression
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.ensemble import (
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    RandomForestClassifier,
+    VotingRegressor,
+)
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.tree import DecisionTreeRegressor
 
 from churn import estimator as churn_estimator
 from churn.project import PROJECT
+from espalier.registry.manifest import TOLERANCE
 from espalier.training import onnx_export
 from espalier.training.onnx_export import NotConvertibleError, Parity, finite_row
 
@@ -41,6 +51,63 @@ def convert(model: object, rows: np.ndarray) -> bytes:
 
 def parity(model: object, rows: np.ndarray) -> Parity:
     return onnx_export.compare(convert(model, rows), model, onnx_export.planted(rows, 0))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        make_pipeline(SimpleImputer(), StandardScaler(), LogisticRegression(max_iter=500)),
+        HistGradientBoostingClassifier(max_iter=20),
+        make_pipeline(SimpleImputer(), RandomForestClassifier(20, max_depth=6, random_state=0)),
+    ],
+    ids=["linear", "boosted", "forest"],
+)
+def test_a_classifier_of_several_classes_scores_the_same(model, real) -> None:
+    rows, _ = real
+    filled = rows if isinstance(model, HistGradientBoostingClassifier) else np.nan_to_num(rows)
+    cut = np.digitize(rows[:, 0], np.quantile(rows[:, 0], [0.3, 0.6, 0.9]))
+    model.fit(filled[:, 1:], cut)
+    content = convert(model, filled[:, 1:])
+    found = onnx_export.compare(content, model, onnx_export.planted(filled[:, 1:], 0))
+    assert found.holds, found
+    assert (found.rows, found.limit) == (2 * len(rows), 1e-5)
+    expected = model.predict_proba(filled[:5, 1:])
+    assert expected.shape == (5, 4)
+    assert onnx_export.score(content, filled[:5, 1:]) == pytest.approx(expected, abs=1e-5)
+    # Another model of the same shape does not pass for it.
+    other = clone(model).fit(filled[:, 1:], cut[::-1])
+    assert not onnx_export.compare(content, other, filled[:, 1:]).holds
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        make_pipeline(SimpleImputer(), StandardScaler(), Ridge()),
+        HistGradientBoostingRegressor(max_iter=20),
+        VotingRegressor(
+            [
+                ("a", make_pipeline(StandardScaler(), Ridge())),
+                ("b", DecisionTreeRegressor(max_depth=4)),
+            ]
+        ),
+    ],
+    ids=["linear", "boosted", "mean of two"],
+)
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_a_regressor_gives_the_same_values(model, scale, real) -> None:
+    rows, _ = real
+    filled = np.nan_to_num(rows) if isinstance(model, VotingRegressor) else rows
+    truth = scale * (filled[:, 0] + 100)
+    model.fit(filled[:, 1:], truth)
+    content = convert(model, filled[:, 1:])
+    found = onnx_export.compare(content, model, onnx_export.planted(filled[:, 1:], 0))
+    assert found.holds, found
+    assert found.limit == pytest.approx(1e-5 * np.abs(model.predict(filled[:, 1:])).max(), rel=0.5)
+    assert onnx_export.ends(content) == ({"features": len(FEATURES) - 1}, {"value"})
+    values = onnx_export.score(content, filled[:5, 1:])
+    assert values == pytest.approx(model.predict(filled[:5, 1:]), rel=1e-4)
+    other = clone(model).fit(filled[:, 1:], truth[::-1])
+    assert not onnx_export.compare(content, other, filled[:, 1:]).holds
 
 
 def test_planted_rows_have_one_odd_value_each_in_every_column(real) -> None:
@@ -72,7 +139,7 @@ def test_a_model_scores_and_labels_the_same_with_missing_and_infinite_values(rea
     assert found.holds
     assert found.example == ""
     assert found.rows == 2 * 2357
-    assert 0 < found.largest < onnx_export.TOLERANCE
+    assert 0 < found.largest < TOLERANCE
     # Not a constant: parity of one would prove little.
     assert np.ptp(onnx_export.score(convert(model, rows), rows)) > 0.3
 

@@ -21,6 +21,7 @@ from typing import Any
 import pandas as pd
 
 from espalier.contract import contract_digest
+from espalier.policies import Validation
 from espalier.postgres.connect import Connection
 from espalier.project import Project
 from espalier.training.build import Built
@@ -42,6 +43,9 @@ _PACKAGES = (
     "skl2onnx",
     "skops",
 )
+# What later releases made declarable, with its default: left out where it is not declared, so that
+# an unchanged declaration stays equal to what earlier releases recorded.
+_LATER: dict[str, Any] = {"validation": Validation(), "classes": ()}
 # What of a declaration does not reach into the model; the tables have their own digest.
 _NOT_TRAINING = frozenset(
     {"description", "tables", "calendar", "monitoring", "retraining", "full_data"}
@@ -91,6 +95,7 @@ def document(
         "seed": project.seed,
         "settings": dict(built.settings),
         "snapshots": snapshots,
+        "validation": split_by(project),
         "data": {
             "train_digest": data_digest(project, split.train),
             "train_rows": len(split.train),
@@ -136,6 +141,7 @@ def tags(found: Mapping[str, Any]) -> dict[str, str]:
         "train_from": data["train_from"],
         "train_to": data["train_to"],
         "validation_time": data["validation_time"],
+        "validation": found["validation"] if found["validation"] != "time" else "",
         "scores_digest": found["model"]["scores_digest"],
         "python": found["environment"]["python"],
         "platform": found["environment"]["platform"],
@@ -177,10 +183,24 @@ def view_digest(project: Project) -> str:
 def declaration(project: Project) -> dict[str, Any]:
     """What the product declares of training, as JSON values."""
     return {
-        item.name: canonical(getattr(project, item.name))
-        for item in fields(project)
-        if item.name not in _NOT_TRAINING
+        name: canonical(value)
+        for name, value in _declared(project).items()
+        if name not in _NOT_TRAINING
     }
+
+
+def split_by(project: Project) -> str:
+    """How validation rows are chosen, in words; equal words choose equal entities."""
+    by = project.validation
+    if by.by == "time":
+        return by.by
+    return f"entity, a share of {by.share:g} by seed {project.seed}"
+
+
+def _declared(value: Any) -> dict[str, Any]:
+    """A declared value's fields by name, without what is declared only since a later release."""
+    found = {item.name: getattr(value, item.name) for item in fields(value)}
+    return {k: v for k, v in found.items() if k not in _LATER or v != _LATER[k]}
 
 
 def canonical(value: Any) -> Any:
@@ -201,7 +221,7 @@ def canonical(value: Any) -> Any:
             # JSON has no infinity.
             plain = str(value)
         case _ if is_dataclass(value) and not isinstance(value, type):
-            plain = {item.name: canonical(getattr(value, item.name)) for item in fields(value)}
+            plain = {name: canonical(one) for name, one in _declared(value).items()}
     return plain
 
 

@@ -24,7 +24,7 @@ from espalier.registry.manifest import PROVENANCE
 from espalier.training import fitting, provenance, served
 from espalier.training.build import Built, build
 from espalier.training.program import UNKNOWN, Program
-from espalier.training.split import Split, split_by_time
+from espalier.training.split import Split, split_rows
 
 Part = Literal["result", "input", "context"]
 
@@ -111,8 +111,9 @@ def reproduce(
             frame = training_set(
                 connection, project, as_of=as_of, snapshots=[one["id"] for one in snapshots]
             )
-        split = split_by_time(frame, project.label)
-        built = build(_as_declared(project, recorded), split)
+        declared = _as_declared(project, recorded)
+        split = split_rows(frame, declared)
+        built = build(declared, split)
         again = provenance.document(
             project,
             as_of=as_of,
@@ -198,7 +199,9 @@ def _scores(fetched: FetchedModel, split: Split, built: Built) -> Compared:
         return Compared("result", name, f"of {rows} rows", "it takes features that are gone")
     score = served.open_score(manifest.file, fetched.path.read_bytes())
     before = score(fitting.matrix(split.validation, manifest.features))
-    different = before != built.scores
+    if before.shape != built.scores.shape:
+        return Compared("result", name, f"of {rows} rows", "it predicts something else")
+    different = (before != built.scores).reshape(rows, -1).any(axis=1)
     if not different.any():
         return Compared("result", name, f"of {rows} rows", f"of {rows} rows")
     largest = float(np.abs(before - built.scores).max())

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from espalier.project import Project
+from espalier.project import Project, Task
 from espalier.registry.manifest import ONNX, ModelManifest
 from espalier.training import onnx_export
 from espalier.training.evaluate import Floats
-from espalier.training.onnx_export import INPUT, LABEL, PROBABILITIES
+from espalier.training.onnx_export import INPUT, LABEL, PROBABILITIES, VALUE
 from espalier.training.served import ServedModel
 
 
@@ -43,10 +43,13 @@ def differences(
             wrong.append(f"{name} is {kind} in the manifest and {online.get(name)} online")
     if (manifest.join_key, manifest.view) != (project.entity.join_key, view.name):
         wrong.append("the manifest names another view or join key")
+    if (manifest.task, manifest.classes) != (project.task.value, project.label.classes):
+        wrong.append("the manifest names another task or other classes")
     if model.file == ONNX:
         inputs, outputs = onnx_export.ends(model.content)
         if inputs != {INPUT: len(view.features)}:
             wrong.append(f"the graph takes {inputs}, the server gives {len(view.features)} columns")
-        if missing := {LABEL, PROBABILITIES} - outputs:
+        wanted = {VALUE} if project.task is Task.REGRESSION else {LABEL, PROBABILITIES}
+        if missing := wanted - outputs:
             wrong.append(f"the graph does not give {', '.join(sorted(missing))}")
     return wrong

@@ -1,4 +1,4 @@
-"""Chooses the estimator's settings by rolling-origin cross-validation within the training rows."""
+"""Chooses the estimator's settings by cross-validation within the training rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pandas as pd
 from espalier.policies import Search, Setting
 from espalier.project import Project
 from espalier.training import evaluate, fitting
-from espalier.training.split import rolling_origins
+from espalier.training.split import folds
 
 # Enough to tell settings apart; more rows would make the search the longest part of a training.
 _ROWS = 60_000
@@ -22,7 +22,7 @@ _ROWS = 60_000
 
 @dataclass(frozen=True)
 class Fold:
-    """One validated label time: its rows and `evaluate.METRICS` of the scores."""
+    """One validated label time, or part of its entities: its rows and the scores' metrics."""
 
     time: date
     rows: int
@@ -76,21 +76,24 @@ def search(project: Project, rows: pd.DataFrame) -> Found:
         ConfigurationError: the estimator's function does not take a setting.
     """
     part = _part(project, rows)
-    folds = rolling_origins(part, project.label, project.search.folds)
+    parts = folds(part, project)
 
     def run(reference: str, settings: Mapping[str, Setting]) -> Trial:
         done = []
-        for fold in folds:
+        for fold in parts:
             estimator = fitting.fit(project, reference, fold.train, settings)
             scores = fitting.score(project, estimator, fold.validation)
-            found = evaluate.metrics(fitting.target(fold.validation), scores)
+            found = evaluate.metrics(fitting.target(fold.validation), scores, task=project.task)
             done.append(Fold(fold.validation_time, len(fold.validation), found))
         values = [fold.metrics[project.gate.metric] for fold in done]
         return Trial(settings, tuple(done), float(np.mean(values)) if values else float("nan"))
 
     wanted = combinations(project.search, project.seed)
     trials = tuple(run(project.estimator, settings) for settings in wanted)
-    best = max(trials, key=lambda trial: trial.mean) if folds else trials[0]
+    best = trials[0]
+    for trial in trials[1:] if parts else ():
+        if evaluate.gain(project.gate.metric, trial.mean, best.mean) > 0:
+            best = trial
     return Found(best.settings, trials, run(project.baseline, {}), len(part), len(rows))
 
 

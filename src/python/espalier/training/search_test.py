@@ -9,9 +9,12 @@ import pytest
 
 from churn.project import PROJECT
 from espalier.errors import ConfigurationError
-from espalier.policies import Search
+from espalier.policies import Gate, Search
 from espalier.training import search as module
+from espalier.training import testing_tasks
 from espalier.training.search import combinations, search
+from espalier.training.split import split_rows
+from espalier.training.testing_tasks import WINE
 
 FEATURES = PROJECT.view.features
 MONTHS = pd.date_range("1997-01-31", periods=8, freq="ME", tz="UTC")
@@ -81,3 +84,18 @@ def test_combinations_begin_with_the_defaults_and_are_no_more_than_the_trials() 
 def test_a_space_that_leaves_no_choice_is_refused(space) -> None:
     with pytest.raises(ConfigurationError, match="search space"):
         Search(space=space)
+
+
+def test_by_entity_the_parts_are_predicted_by_each_other_and_a_loss_is_to_be_low() -> None:
+    rows = split_rows(testing_tasks.frame(WINE), WINE).train
+    space = (("c", (1e-4, 1.0)),)
+    project = replace(WINE, search=Search(space=space, folds=2), gate=Gate(metric="log_loss"))
+    found = search(project, rows)
+    assert found.settings == {"c": 1.0}
+    assert sum(fold.rows for fold in found.trials[0].folds) == len(rows)
+    flat, better = found.trials
+    assert better.mean < flat.mean / 2
+    assert found.baseline.mean == pytest.approx(np.log(3), abs=0.1)
+    # Of the same settings a higher value is better by the accuracy.
+    by_share = replace(project, gate=Gate(metric="accuracy"))
+    assert search(by_share, rows).trials[1].mean > 0.9

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from threadpoolctl import ThreadpoolController
 
 from espalier.registry.manifest import ONNX, SKOPS
-from espalier.training import onnx_export, skops_file
+from espalier.training import fitting, onnx_export, skops_file
 from espalier.training.evaluate import Floats
 from espalier.training.onnx_export import NotConvertibleError, Parity, Score
 
@@ -38,10 +38,10 @@ class ServedModel:
 
 
 def make(estimator: Any, rows: Floats, *, name: str, seed: int) -> ServedModel:
-    """The file of a fitted classifier: ONNX when all of it converts, otherwise skops.
+    """The file of a fitted estimator: ONNX when all of it converts, otherwise skops.
 
     Args:
-        estimator: The classifier.
+        estimator: The classifier or regressor.
         rows: The validation rows [n, f], on which ONNX is compared with scikit-learn: as they are,
             and with NaN and infinities planted.
         name: The ONNX graph's name.
@@ -71,7 +71,9 @@ def skops_bytes(estimator: Any) -> bytes:
 
 
 def open_score(file: str, content: bytes) -> Score:
-    """A function from rows [n, f] to probabilities [n], by the file as the server reads it.
+    """A function from rows [n, f] to scores, by the file as the server reads it.
+
+    Scores are as `fitting.scores_of` gives them.
 
     Raises:
         BadData: a skops file that is none, or holds types that are not trusted.
@@ -88,6 +90,6 @@ def open_score(file: str, content: bytes) -> Score:
         rows = np.asarray(features, dtype=np.float32).astype(np.float64)
         # As the server does, whose own threads these would take turns with.
         with threads.limit(limits=1):
-            return np.asarray(estimator.predict_proba(rows)[:, 1], dtype=np.float64)
+            return fitting.scores_of(estimator, rows)
 
     return run

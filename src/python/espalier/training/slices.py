@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 
 from espalier.policies import Slice
-from espalier.project import Project
+from espalier.project import Project, Task
 from espalier.training import evaluate, fitting
 from espalier.training.comparison import Comparison, compare
-from espalier.training.evaluate import Floats
+from espalier.training.evaluate import Floats, Labels
 
-# With fewer rows of a class, a ranking metric's interval says nothing.
+# With fewer rows of a class, or in all where a number is predicted, an interval says nothing.
 MIN_OF_A_CLASS = 30
 
 
@@ -23,13 +23,14 @@ MIN_OF_A_CLASS = 30
 class SliceResult:
     """One segment of the validation rows.
 
-    `share` is that of the positive class. Without a `comparison`, `skipped` says why.
+    `share` is that of the positive class; only of two classes there is one, and of a number no
+    Brier score. Without a `comparison`, `skipped` says why.
     """
 
     name: str
     rows: int
-    share: float
-    brier: float
+    share: float | None
+    brier: float | None
     comparison: Comparison | None
     skipped: str = ""
 
@@ -42,21 +43,23 @@ class SliceResult:
 def measure(
     project: Project, rows: pd.DataFrame, challenger: Floats, opponent: Floats
 ) -> tuple[SliceResult, ...]:
-    """Each declared slice of the validation rows [n], with both models' scores [n] of them.
+    """Each declared slice of the validation rows [n], with both models' scores of them.
 
     The difference between the models is paired and bootstrapped as in `comparison.compare`. A
-    slice with fewer than 30 rows of either class is told but not compared.
+    slice with fewer than 30 rows of any class, or of a number fewer than 30 rows, is told but not
+    compared.
     """
-    labels = fitting.target(rows)
+    labels, task = fitting.target(rows), project.task
     found = []
     for segment in project.slices:
         inside = contains(segment, rows[segment.feature].to_numpy(dtype=np.float64))
         count = int(inside.sum())
         of_them = labels[inside]
-        fewest = min(int(of_them.sum()), count - int(of_them.sum()))
+        fewest = _fewest(project, of_them)
         comparison, skipped = None, ""
         if fewest < MIN_OF_A_CLASS:
-            skipped = f"{fewest} rows of one class, {MIN_OF_A_CLASS} are needed"
+            of_what = "" if task is Task.REGRESSION else " of one class"
+            skipped = f"{fewest} rows{of_what}, {MIN_OF_A_CLASS} are needed"
         else:
             comparison = compare(
                 of_them,
@@ -64,11 +67,28 @@ def measure(
                 opponent[inside],
                 gate=project.gate,
                 seed=project.seed,
+                task=task,
             )
-        brier = float(np.mean((challenger[inside] - of_them) ** 2)) if count else float("nan")
-        share = float(of_them.mean()) if count else float("nan")
+        brier = share = None
+        if task is not Task.REGRESSION:
+            brier = _brier(task, of_them, challenger[inside]) if count else float("nan")
+        if task is Task.BINARY:
+            share = float(of_them.mean()) if count else float("nan")
         found.append(SliceResult(segment.name, count, share, brier, comparison, skipped))
     return tuple(found)
+
+
+def _fewest(project: Project, labels: Labels) -> int:
+    """How many rows the rarest class has; of a number all rows."""
+    if project.task is Task.REGRESSION:
+        return len(labels)
+    classes = len(project.label.classes) or 2
+    return int(np.bincount(labels.astype(np.int64), minlength=classes).min())
+
+
+def _brier(task: Task, labels: Labels, scores: Floats) -> float:
+    found = evaluate.evaluation(task, labels, scores)
+    return found.metrics(np.ones(len(labels)), ["brier"])["brier"]
 
 
 def contains(segment: Slice, values: Floats) -> evaluate.Booleans:
@@ -83,7 +103,9 @@ def table(results: Sequence[SliceResult], metric: str) -> str:
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
     for one in results:
-        start = f"| {one.name} | {one.rows:,} | {one.share:.1%} | {one.brier:.4f} "
+        share = "" if one.share is None else f"{one.share:.1%}"
+        brier = "" if one.brier is None else f"{one.brier:.4f}"
+        start = f"| {one.name} | {one.rows:,} | {share} | {brier} "
         if one.comparison is None:
             lines.append(f"{start}| | | {one.skipped} |")
         else:

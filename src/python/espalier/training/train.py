@@ -17,7 +17,7 @@ from espalier.training import candidate, earlier, evaluate, provenance
 from espalier.training.build import build
 from espalier.training.judging import champion_scores, judge
 from espalier.training.program import Program
-from espalier.training.split import split_by_time
+from espalier.training.split import split_rows
 from espalier.training.trained import Trained
 
 
@@ -62,7 +62,7 @@ def train(
         snapshots = provenance.known_snapshots(connection, project, as_of)
         frame = training_set(connection, project, as_of=as_of)
         connection.rollback()
-        split = split_by_time(frame, project.label)
+        split = split_rows(frame, project)
         built = build(project, split)
         if champion is None:
             against, opponent = "the baseline", built.baseline_scores
@@ -116,11 +116,12 @@ def train(
                 why=verdict.reason,
                 evidence={"gate": verdict.evidence(), "run_id": registered.run_id},
             )
+    metrics = evaluate.metrics_of(project.task)
     return Trained(
         version=registered.version,
         run_id=registered.run_id,
-        metrics={name: built.metrics[name] for name in evaluate.METRICS},
-        baseline={name: built.metrics[f"baseline_{name}"] for name in evaluate.METRICS},
+        metrics={name: built.metrics[name] for name in metrics},
+        baseline={name: built.metrics[f"baseline_{name}"] for name in metrics},
         validation_time=split.validation_time,
         promoted=verdict.accepted,
         reason=verdict.reason,
