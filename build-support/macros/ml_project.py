@@ -28,9 +28,7 @@ def ml_project(name, overrides={}, serve_with_sklearn=False, reader="wide_row"):
             strip_pex_env=False,
         )
 
-    # Imported by name, so that a server without them does not carry them.
-    sklearn = [f"//3rdparty/python:reqs#{library}" for library in ("skops", "threadpoolctl")]
-    scoring = sklearn if serve_with_sklearn else []
+    scoring = _server_carries(serve_with_sklearn, "wide_row")
     flows = {
         "ingest": [],
         "materialize": [],
@@ -48,7 +46,33 @@ def ml_project(name, overrides={}, serve_with_sklearn=False, reader="wide_row"):
             [f"espalier.orchestration.flows.{flow}:{flow}"],
             [f"//src/python/espalier/orchestration/flows/{flow}.py", *dependencies],
         )
-    # Loaded by name, so that a server without it does not carry Feast.
+    program("server", "espalier.serving.main", [], _server_carries(serve_with_sklearn, reader))
+
+
+def ml_server(name, projects, serve_with_sklearn=False, reader="wide_row"):
+    """One prediction server of several products: NAME.pex, whose requests name their model.
+
+    projects: the products' names, each a folder of src/python with an ml_project.
+
+    serve_with_sklearn, reader: as for ml_project.
+    """
+    pex_binary(
+        name=name,
+        output_path=f"{name}.pex",
+        entry_point="espalier.serving.main",
+        args=[f"--project={project}" for project in projects],
+        dependencies=[
+            # Named by an argument, so no import leads to them.
+            *[f"//src/python/{project}/project.py:{project}" for project in projects],
+            *_server_carries(serve_with_sklearn, reader),
+        ],
+        execution_mode="venv",
+        strip_pex_env=False,
+    )
+
+
+def _server_carries(serve_with_sklearn, reader):
+    """What a server imports by name alone, so that one without it does not carry it."""
+    sklearn = [f"//3rdparty/python:reqs#{library}" for library in ("skops", "threadpoolctl")]
     feast = ["//src/python/espalier/serving/feast_reader.py", "//3rdparty/python:reqs#feast"]
-    reading = {"wide_row": [], "feast": feast}[reader]
-    program("server", "espalier.serving.main", [], [*scoring, *reading])
+    return [*(sklearn if serve_with_sklearn else []), *{"wide_row": [], "feast": feast}[reader]]

@@ -229,7 +229,7 @@ def _predictions() -> list[Panel]:
             "Feature age",
             "Age of the oldest feature row in the newest batch, by the server's clock (--as-of).",
             "s",
-            Query(f"espalier_feature_age_seconds{{{_SERVER}}}", "{{instance}}"),
+            Query(f"espalier_feature_age_seconds{{{_SERVER}}}", "{{model}} {{instance}}"),
         ),
         lines(
             "Prediction log",

@@ -105,8 +105,9 @@ def test_http_wants_a_token(guarded):
     answer = guarded.http.post("/predict", json=body)
     assert (answer.status_code, answer.json()["reason"]) == (401, "UNAUTHENTICATED")
     assert answer.headers["www-authenticate"] == "Bearer"
-    assert guarded.http.get("/metrics").status_code == 401
-    assert guarded.http.get("/no/such/path").status_code == 401
+    assert guarded.http.post("/models/churn/predict", json=body).status_code == 401
+    for path in ("/metrics", "/models", "/models/churn", "/models/churn/ready", "/no/such/path"):
+        assert guarded.http.get(path).status_code == 401
     headers = dict(bearer("shop"))
     assert guarded.http.post("/predict", json=body, headers=headers).status_code == 200
     assert b"espalier_ready" in guarded.http.get("/metrics", headers=headers).content

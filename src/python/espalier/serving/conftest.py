@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from espalier.postgres import embedded
+from espalier.serving import testing_products
 from espalier.serving.loading import LoadedModel, load
 from espalier.serving.testing import Registry, create_online_table, running_registry, write_model
 from espalier.serving.testing_database import Database
@@ -66,3 +67,51 @@ def server(
     with serving(dsn, registry.uri, tmp_path_factory.mktemp("server")) as running:
         running.until(running.is_ready)
         yield running
+
+
+@pytest.fixture(scope="session")
+def products(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a server of `testing_products` takes, in folders.
+
+    `packages` has their declarations, `one` and `two` versions of wine's model with different
+    scores, and `houses` a version of the other.
+    """
+    root: Path = tmp_path_factory.mktemp("products")
+    testing_products.write_packages(root / "packages")
+    testing_products.write_model(testing_products.WINE, root / "one")
+    testing_products.write_model(testing_products.WINE, root / "two", slope=-1)
+    testing_products.write_model(testing_products.HOUSES, root / "houses")
+    return root
+
+
+@pytest.fixture(scope="module")
+def products_database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    """A PostgreSQL with the online tables of three products."""
+    with Database(tmp_path_factory.mktemp("products-database")) as database:
+        create_online_table(database.dsn)
+        for project in (testing_products.WINE, testing_products.HOUSES):
+            testing_products.create_online_table(database.dsn, project)
+        yield database
+
+
+@pytest.fixture(scope="module")
+def several(
+    products_database: Database,
+    models: Path,
+    products: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[Running, Registry]]:
+    """A server of churn, wine and houses, ready, and its registry."""
+    with running_registry() as registry:
+        registry.publish("1", models / "one")
+        registry.of("wine").publish("1", products / "one")
+        registry.of("houses").publish("1", products / "houses")
+        with serving(
+            products_database.dsn,
+            registry.uri,
+            tmp_path_factory.mktemp("several"),
+            *("--project", "wine", "--project", "houses"),
+            packages=products / "packages",
+        ) as running:
+            running.until(running.is_ready)
+            yield running, registry

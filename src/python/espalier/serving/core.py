@@ -174,7 +174,7 @@ class Predictor:
                 there are too many keys.
             ModelUnknown, ModelNotReady: see `describe`.
             FeaturesUnavailable: the online store does not answer.
-            ScoreInvalid: the model gave no probability for one of them.
+            ScoreInvalid: the model gave no probability, or no number, for one of them.
             Overloaded, DeadlineTooShort: see `Batcher.submit`.
         """
         _validate(entity_ids, self._max_entities, integers=self._integer_keys)
@@ -202,30 +202,33 @@ class Predictor:
             raise _refusal(prediction)
         return prediction
 
-    async def explain(self, entity_id: str) -> tuple[Prediction, dict[str, float | None]]:
+    async def explain(
+        self, entity_id: str, *, model: str = ""
+    ) -> tuple[Prediction, dict[str, float | None]]:
         """A prediction with the features it was made of, by name; nothing of it is logged.
 
         Raises:
             EspalierError: see `predict_one`.
         """
         _validate([entity_id], 1, integers=self._integer_keys)
-        model = self.describe()
+        loaded = self.describe(model)
         # One at a time, so that no flood of them takes the connections that predictions need.
         async with self._explaining:
-            rows = await self.reader.read(model.source, [entity_id])
-        judged = judge(model, [entity_id], rows, self._policy, now=self._clock())
-        scores = model.scorer.run(judged.rows.matrix) if judged.rows.keys else np.empty(0)
-        outcome = decide(model, judged, scores, valid(scores))[entity_id]
+            rows = await self.reader.read(loaded.source, [entity_id])
+        judged = judge(loaded, [entity_id], rows, self._policy, now=self._clock())
+        scores = loaded.scorer.run(judged.rows.matrix) if judged.rows.keys else np.empty(0)
+        ok = valid(scores, loaded.manifest.task)
+        outcome = decide(loaded, judged, scores, ok)[entity_id]
         if isinstance(outcome, EspalierError):
             raise outcome
         if outcome.source is ScoreSource.NONE:
             raise _refusal(outcome)
         values = (
-            rows.matrix[0].tolist() if rows.keys else [float("nan")] * len(model.source.features)
+            rows.matrix[0].tolist() if rows.keys else [float("nan")] * len(loaded.source.features)
         )
         return outcome, {
             name: None if np.isnan(value) else value
-            for name, value in zip(model.source.features, values, strict=True)
+            for name, value in zip(loaded.source.features, values, strict=True)
         }
 
     async def close(self, seconds: float) -> bool:
@@ -269,7 +272,7 @@ class Predictor:
                 self._sink.record(model, rows, scores, now, origins)
             if self._shadow is not None:
                 self._shadow.offer(model, rows, now, origins)
-        ok = valid(scores)
+        ok = valid(scores, model.manifest.task)
         if self._observer is not None:
             self._observer.predicted(_counts(judged, ok))
         return decide(model, judged, scores, ok)

@@ -19,7 +19,7 @@ from espalier.serving.testing import (
 from espalier.serving.testing_load import unaccounted, under_load
 from espalier.serving.testing_server import serving
 
-FAILURES = "espalier_model_load_failures_total"
+FAILURES = 'espalier_model_load_failures_total{model="churn"}'
 SLOPES = {"1": 0.01, "2": -0.01}
 
 

@@ -57,11 +57,11 @@ def test_what_is_too_much_for_a_slow_database_is_shed(running, database):
         with database.slow(0.3):
             load.until(lambda: load.counts().refused["RESOURCE_EXHAUSTED"] > 100)
             for _ in range(20):
-                assert running.metric("espalier_queue_entities") <= QUEUE
-            assert running.metric('espalier_sheds_total{reason="overloaded"}') > 100
+                assert running.metric('espalier_queue_entities{model="churn"}') <= QUEUE
+            assert running.metric('espalier_sheds_total{model="churn",reason="overloaded"}') > 100
         load.until_served(100)
     load.tell("reads of 0.3 s, more callers than the queue holds")
     assert load.counts().lost == ()
     assert set(load.counts().refused) <= {"RESOURCE_EXHAUSTED", "HTTP 429", "DEADLINE_EXCEEDED"}
     running.until(lambda: unaccounted(running) == 0, 60)
-    assert running.metric("espalier_queue_entities") == 0
+    assert running.metric('espalier_queue_entities{model="churn"}') == 0

@@ -131,12 +131,14 @@ def test_get_model_tells_features_and_origin(server):
     assert answer.model.version == "1"
     assert [(f.name, f.type) for f in answer.features] == list(zip(FEATURES, TYPES, strict=True))
     assert answer.threshold == 0.5
+    assert (answer.task, list(answer.classes)) == ("binary", [])
     assert dict(answer.metrics) == {"roc_auc": 0.75}
     assert dict(answer.provenance) == {"slope": "0.01"}
 
 
 def test_health_is_told_for_the_service_and_the_server(server):
     assert server.health() == server.health(SERVICE) == SERVING
+    assert server.health(f"{SERVICE}/churn") == SERVING
     with pytest.raises(grpc.RpcError) as caught:
         server.health("no.such.Service")
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND

@@ -14,9 +14,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from espalier.prediction.v1 import prediction_pb2 as pb
 from espalier.prediction.v1 import prediction_pb2_grpc as pb_grpc
-from espalier.serving.core import Predictor
 from espalier.serving.grpc_errors import Context
 from espalier.serving.prediction import EntityStatus, ModelVersion, Prediction, ScoreSource
+from espalier.serving.routing import Predicts
 
 SERVICE: str = pb.DESCRIPTOR.services_by_name["PredictionService"].full_name
 
@@ -34,9 +34,9 @@ _SOURCE = {
 
 
 class PredictionService(pb_grpc.PredictionServiceServicer):
-    """The contract of prediction.proto over a `Predictor`. Errors pass on to the interceptor."""
+    """The contract of prediction.proto over a predictor. Errors pass on to the interceptor."""
 
-    def __init__(self, predictor: Predictor, *, stream_in_flight: int = 64) -> None:
+    def __init__(self, predictor: Predicts, *, stream_in_flight: int = 64) -> None:
         """Serve `predictor`; one stream may have `stream_in_flight` requests under way."""
         self._predictor, self._stream_in_flight = predictor, stream_in_flight
 
@@ -105,6 +105,8 @@ class PredictionService(pb_grpc.PredictionServiceServicer):
             threshold=manifest.threshold,
             metrics=manifest.metrics,
             provenance=manifest.provenance,
+            task=manifest.task,
+            classes=manifest.classes,
         )
 
 
@@ -129,7 +131,7 @@ def _timestamp(when: datetime) -> Timestamp:
 
 def _response(found: Prediction) -> pb.PredictResponse:
     when = found.feature_time
-    return pb.PredictResponse(
+    response = pb.PredictResponse(
         entity_id=found.entity_id,
         prediction=found.prediction,
         score=found.score,
@@ -138,3 +140,7 @@ def _response(found: Prediction) -> pb.PredictResponse:
         status=_STATUS[found.status],
         source=_SOURCE[found.source],
     )
+    if found.label:
+        response.label = found.label
+        response.probabilities.extend(found.probabilities)
+    return response

@@ -70,4 +70,27 @@ def test_http_probes_docs_and_metrics(server):
     assert server.metric("espalier_ready") == 1
     not_found = 'espalier_requests_total{code="404",method="predict",transport="http"}'
     assert server.metric(not_found) >= 1
-    assert server.metric("espalier_batch_entities_count") > 0
+    assert server.metric('espalier_batch_entities_count{model="churn"}') > 0
+
+
+def test_the_one_product_is_also_found_by_its_name(server):
+    asked = {"user_id": "u0200"}
+    for what in ("predict", "explain"):
+        by_name = server.http.post(f"/models/churn/{what}", json=asked).json()
+        assert by_name == server.http.post(f"/{what}", json=asked).json()
+        assert by_name == server.http.post(f"/{what}", json=asked | {"model": "churn"}).json()
+        for path, model in ((f"/models/fraud/{what}", ""), (f"/{what}", "fraud")):
+            answer = server.http.post(path, json=asked | {"model": model})
+            assert answer.status_code == 404
+            assert answer.json() == {
+                "reason": "MODEL_UNKNOWN",
+                "message": "no model 'fraud' here; ask for 'churn' or leave it empty",
+            }
+    assert server.http.get("/models/churn").json() == server.http.get("/model").json()
+    (listed,) = server.http.get("/models").json()["models"]
+    assert (listed["name"], listed["version"], listed["ready"]) == ("churn", "1", True)
+    assert server.http.get("/models/churn/ready").json() == {"ready": True, "missing": []}
+    counted = 'espalier_requests_total{code="200",method="predict",transport="http"}'
+    before = server.metric(counted)
+    server.http.post("/models/churn/predict", json=asked)
+    assert server.metric(counted) == before + 1

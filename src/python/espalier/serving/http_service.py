@@ -1,34 +1,26 @@
 """HTTP: the same predictor as JSON, for callers without gRPC, and the server's probes."""
 
-# ruff: noqa: ARG001  # Starlette calls handlers with the request
-
 from __future__ import annotations
 
-import asyncio
 import math
 import time
-from functools import partial
-from typing import Annotated, Any
+from collections.abc import Mapping, Sequence
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, create_model
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from espalier.contract import ColumnType
 from espalier.errors import EspalierError, InvalidRequest, Unauthenticated
-from espalier.project import Project
-from espalier.serving import http_page
+from espalier.serving import http_models, http_page
 from espalier.serving.access import Access
 from espalier.serving.caller import CURRENT, REQUEST_ID, TRACEPARENT, Caller
-from espalier.serving.core import Predictor
 from espalier.serving.metrics import Metrics
-from espalier.serving.prediction import Prediction
-from espalier.serving.readiness import Readiness
+from espalier.serving.readiness import ServerReadiness
 from espalier.serving.refusals import refusal
+from espalier.serving.routing import Predicts, Product, predicting
 
 TRANSPORT = "http"
 MAX_BODY_BYTES = 16_384
@@ -41,8 +33,6 @@ _SECURITY_HEADERS = [
 
 # Open to all: probes, which tell yes or no, and what describes the interface.
 _OPEN = frozenset({"/health", "/ready", "/docs", "/openapi.json", "/"})
-
-_COUNTED = frozenset({"/predict", "/explain"})
 
 _STATUS = {
     "UNAUTHENTICATED": 401,
@@ -57,9 +47,8 @@ _STATUS = {
 
 
 def create_app(
-    project: Project,
-    predictor: Predictor,
-    readiness: Readiness,
+    products: Sequence[Product],
+    readiness: ServerReadiness,
     metrics: Metrics,
     access: Access | None = None,
     *,
@@ -71,28 +60,17 @@ def create_app(
     nothing from outside.
     """
     access = access or Access()
-    app = FastAPI(title=f"{project.name} predictions", description=project.description)
-    join_key = project.entity.join_key
-    question = _question(project)
+    app = FastAPI(
+        title=f"{' and '.join(product.name for product in products)} predictions",
+        description=" ".join(product.project.description for product in products),
+    )
 
     def admitted() -> None:
         caller = CURRENT.get()
         assert caller is not None, "set by the middleware"
         access.spend(caller, 1)
 
-    async def predict(request: question) -> JSONResponse:  # type: ignore[valid-type]  # made above
-        admitted()
-        deadline = asyncio.get_running_loop().time() + timeout
-        found = await predictor.predict_one(
-            request.entity_id,  # type: ignore[attr-defined]  # a field of every question
-            model=request.model,  # type: ignore[attr-defined]  # likewise
-            deadline=deadline,
-        )
-        return JSONResponse(_answer(join_key, found))
-
-    # FastAPI reads the annotation, which is a string until it is resolved here.
-    predict.__annotations__["request"] = question
-    app.post("/predict", summary=project.description)(predict)
+    counted = http_models.add(app, products, admitted=admitted, timeout=timeout)
 
     @app.get("/health")
     async def health() -> dict[str, str]:
@@ -101,7 +79,7 @@ def create_app(
 
     @app.get("/ready")
     async def ready() -> JSONResponse:
-        """Whether predictions can be answered now; 503 when not.
+        """Whether predictions of each model can be answered now; 503 when not.
 
         What is missing is told to those who may call; it names hosts and tables.
         """
@@ -116,56 +94,13 @@ def create_app(
         """Prometheus' text format."""
         return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
-    http_page.add(
-        app,
-        project,
-        predictor,
-        question=question,
-        answer=partial(_answer, join_key),
-        admitted=admitted,
-        timeout=timeout,
-    )
-    _add_error_handlers(app)
-    app.add_middleware(_Guarded, metrics=metrics, access=access)
+    http_page.add(app)
+    _add_error_handlers(app, predicting(products))
+    app.add_middleware(_Guarded, metrics=metrics, access=access, counted=counted)
     return app
 
 
-# An integer key may be JSON's number too; from here on keys are text.
-_INTEGER_TEXT = Annotated[str, BeforeValidator(lambda key: str(key) if type(key) is int else key)]
-
-
-def _question(project: Project) -> type[BaseModel]:
-    """The body of a prediction request, with the key under the project's own name."""
-    key = project.entity.join_key
-    kind = _INTEGER_TEXT if project.key_type is ColumnType.INTEGER else str
-    return create_model(
-        "PredictRequest",
-        __config__=ConfigDict(extra="forbid", strict=True),
-        entity_id=(
-            kind,
-            Field(
-                validation_alias=AliasChoices(key, "entity_id"),
-                description=f"{project.entity.description}; `entity_id` is taken too",
-            ),
-        ),
-        model=(str, Field("", description="the model's name; may be empty")),
-    )
-
-
-def _answer(join_key: str, found: Prediction) -> dict[str, Any]:
-    when = found.feature_time
-    return {
-        join_key: found.entity_id,
-        "prediction": found.prediction,
-        "score": found.score,
-        "status": found.status.value,
-        "source": found.source.value,
-        "model": {"name": found.model.name, "version": found.model.version},
-        "feature_time": None if when is None else when.isoformat().replace("+00:00", "Z"),
-    }
-
-
-def _add_error_handlers(app: FastAPI) -> None:
+def _add_error_handlers(app: FastAPI, predictor: Predicts) -> None:
     @app.exception_handler(EspalierError)
     async def ours(request: Request, error: EspalierError) -> JSONResponse:
         return _refused(error, request.url.path)
@@ -173,6 +108,8 @@ def _add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def malformed(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
+        if (refused := http_models.misnamed(predictor, first)) is not None:
+            return _refused(refused, request.url.path)
         where = ".".join(str(part) for part in first["loc"] if part != "body") or "body"
         return _json(422, InvalidRequest.reason, f"{where}: {first['msg']}")
 
@@ -233,15 +170,19 @@ class _Guarded:
     It also keeps surprises from clients.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, access: Access) -> None:
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, access: Access, counted: Mapping[str, str]
+    ) -> None:
         self._app, self._metrics, self._access = app, metrics, access
+        self._counted = counted
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         path, exchange = scope["path"], _Exchange(receive, send)
-        if path not in _COUNTED:
+        method = self._counted.get(path)
+        if method is None:
             await self._answer(scope, exchange)
             return
         start = time.perf_counter()
@@ -251,7 +192,7 @@ class _Guarded:
         finally:
             # 499: the caller left before the answer, by nginx' custom.
             seconds, code = time.perf_counter() - start, str(exchange.status or 499)
-            self._metrics.finished(TRANSPORT, path[1:], code, seconds)
+            self._metrics.finished(TRANSPORT, method, code, seconds)
 
     async def _answer(self, scope: Scope, exchange: _Exchange) -> None:
         path: str = scope["path"]

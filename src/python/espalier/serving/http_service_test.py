@@ -15,7 +15,9 @@ from espalier.errors import DeadlineTooShort, Overloaded
 from espalier.serving.core import Predictor
 from espalier.serving.http_service import create_app
 from espalier.serving.metrics import Metrics
-from espalier.serving.readiness import Readiness
+from espalier.serving.readiness import Readiness, ServerReadiness
+from espalier.serving.routing import Product
+from espalier.serving.scoring import RowScorer
 from espalier.serving.testing import AS_OF
 
 
@@ -38,7 +40,9 @@ def ask(loaded, failure, *, parts=None):
         predictor.model = loaded
         metrics = Metrics()
         readiness = Readiness(predictor, model_problem=lambda: "")
-        transport = httpx.ASGITransport(create_app(PROJECT, predictor, readiness, metrics))
+        product = Product(PROJECT, predictor, RowScorer(predictor.describe), readiness)
+        app = create_app([product], ServerReadiness({"churn": readiness}), metrics)
+        transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
             if parts is None:
                 answer = await client.post("/predict", json={"user_id": "u0001"})

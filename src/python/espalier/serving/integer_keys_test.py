@@ -16,7 +16,7 @@ from espalier.errors import InvalidRequest
 from espalier.features import layout
 from espalier.postgres import embedded
 from espalier.serving.core import Predictor
-from espalier.serving.http_service import _question
+from espalier.serving.http_models import _question
 from espalier.serving.log import PredictionLog
 from espalier.serving.prediction import EntityStatus
 from espalier.serving.reader import WideRowReader

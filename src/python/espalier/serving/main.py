@@ -31,7 +31,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     program = "espalier-server"
     try:
         asked = _parser(program).parse_args(argv)
-        program = f"{asked.project}-server"
+        # A program of one product names it, and a caller may name it again.
+        asked.project = tuple(dict.fromkeys(asked.project or _products()))
+        if len(asked.project) == 1:
+            program = f"{asked.project[0]}-server"
         if asked.new_token is not None:
             _print_token(asked.new_token)
             return 0
@@ -42,6 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         # Ctrl-C before the server could take it as a signal to drain.
         return 130
+
+
+def _products() -> list[str]:
+    return [name.strip() for name in settings.load().products.split(",")]
 
 
 def _print_token(name: str) -> None:
@@ -59,10 +66,14 @@ class _Parser(argparse.ArgumentParser):
 def _parser(program: str) -> argparse.ArgumentParser:
     parser = _Parser(
         prog=program,
-        description="Serves a project's champion model over gRPC and HTTP.",
+        description="Serves the champion models of one or several projects over gRPC and HTTP.",
         epilog="Everything else is set by environment variables, see .env.example.",
     )
-    parser.add_argument("--project", required=True, help="the ML product, such as churn")
+    parser.add_argument(
+        "--project",
+        action="append",
+        help="an ML product; may be given several times; default: those of ESPALIER_PRODUCTS",
+    )
     parser.add_argument(
         "--new-token",
         metavar="NAME",
@@ -179,7 +190,7 @@ def _positive(text: str) -> int:
 
 def _serve(asked: argparse.Namespace, program: str, argv: Sequence[str]) -> int:
     config = settings.load()
-    project = load_project(asked.project)
+    projects = tuple(load_project(name) for name in asked.project)
     # gRPC's core writes what clients sent amiss to standard error, in no form of ours.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # Only now, so that --help and a wrong option answer at once.
@@ -199,7 +210,7 @@ def _serve(asked: argparse.Namespace, program: str, argv: Sequence[str]) -> int:
         return asked.as_of or datetime.now(UTC)
 
     options = Options(
-        project=project,
+        projects=projects,
         dsn=config.dsn,
         tracking_uri=config.mlflow_tracking_uri,
         grpc_address=config.grpc_address if asked.grpc_address is None else asked.grpc_address,

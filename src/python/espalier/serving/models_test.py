@@ -48,14 +48,14 @@ def registry():
 async def keeping(dsn, uri, into, poll=0.02, shadow=None):
     reader = WideRowReader(dsn)
     metrics = Metrics()
-    predictor = Predictor(reader, name="churn", observer=metrics, clock=lambda: AS_OF)
+    predictor = Predictor(reader, name="churn", observer=metrics.of("churn"), clock=lambda: AS_OF)
     keeper = ModelKeeper(
         predictor,
         tracking_uri=uri,
         into=into,
         poll_seconds=poll,
         shadow=shadow,
-        observer=metrics,
+        observer=metrics.of("churn"),
     )
     try:
         yield predictor, keeper, metrics
@@ -71,7 +71,7 @@ async def until(condition):
 
 
 def value(metrics, metric, **labels):
-    return metrics.registry.get_sample_value(metric, labels)
+    return metrics.registry.get_sample_value(metric, labels or {"model": "churn"})
 
 
 def test_the_champion_is_loaded_and_replaced_and_rolled_back(dsn, registry, tmp_path):
@@ -238,7 +238,7 @@ def test_word_of_a_promotion_swaps_at_once_though_polls_are_rare(registry, tmp_p
             registry.publish("1", tmp_path / "one")
             tasks = [
                 asyncio.create_task(keeper.run()),
-                asyncio.create_task(promotions.listen(dsn, "churn", keeper.promoted)),
+                asyncio.create_task(promotions.listen(dsn, {"churn": keeper.promoted})),
             ]
             await until(lambda: predictor.model is not None)
             await until(lambda: listeners(dsn))
@@ -299,7 +299,7 @@ def test_a_challenger_scores_the_same_rows_until_it_goes(dsn, registry, tmp_path
     async def body():
         log = Log()
         reader = WideRowReader(dsn)
-        shadow = ShadowScorer(reader, log, observer=Metrics())
+        shadow = ShadowScorer(reader, log, observer=Metrics().of("churn"))
         async with keeping(dsn, registry.uri, tmp_path / "into", shadow=shadow) as (
             predictor,
             keeper,
@@ -352,10 +352,11 @@ def test_a_shadow_that_is_behind_drops_and_one_that_fails_goes_on(dsn, loaded, t
 
     async def body():
         log, metrics = Log(), Metrics()
-        shadow = ShadowScorer(WideRowReader(dsn), log, max_rows=3, observer=metrics)
+        shadow = ShadowScorer(WideRowReader(dsn), log, max_rows=3, observer=metrics.of("churn"))
 
         def outcome(kind):
-            return value(metrics, "espalier_shadow_predictions_total", outcome=kind)
+            name = "espalier_shadow_predictions_total"
+            return value(metrics, name, model="churn", outcome=kind)
 
         def offer(*keys):
             matrix = np.array([features_of(key) for key in keys])

@@ -11,12 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from espalier.errors import EspalierError, InvalidRequest, ModelUnknown, ScoreInvalid
-from espalier.serving.core import Predictor
 from espalier.serving.grpc_errors import Context
 from espalier.serving.grpc_service import deadline_of
 from espalier.serving.loading import LoadedModel
-from espalier.serving.scorer import INPUT
-from espalier.serving.scoring import RowScorer
+from espalier.serving.routing import Predicts, Scores
+from espalier.serving.scorer import INPUT, answers
 from inference import open_inference_pb2 as pb
 from inference import open_inference_pb2_grpc as pb_grpc
 
@@ -32,12 +31,12 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
 
     def __init__(
         self,
-        predictor: Predictor,
-        scorer: RowScorer,
+        predictor: Predicts,
+        scorer: Scores,
         *,
         missing: Callable[[], Awaitable[list[str]]],
     ) -> None:
-        """Serve the predictor's model; `missing` says what stands in the way of predictions."""
+        """Serve the models of `predictor`; `missing` says what stands in the way of predictions."""
         self._predictor, self._scorer, self._missing = predictor, scorer, missing
 
     async def ServerLive(
@@ -80,14 +79,15 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
             platform="onnxruntime_onnx" if loaded.manifest.file.endswith(".onnx") else "sklearn",
             inputs=[tensor(name=INPUT, datatype="FP32", shape=[-1, len(loaded.manifest.features)])],
             outputs=[
-                tensor(name=name, datatype="FP64", shape=[-1]) for name in (SCORE, PREDICTION)
+                tensor(name=SCORE, datatype="FP64", shape=[-1, *_classes(loaded)]),
+                tensor(name=PREDICTION, datatype="FP64", shape=[-1]),
             ],
         )
 
     async def ModelInfer(
         self, request: pb.ModelInferRequest, context: Context
     ) -> pb.ModelInferResponse:
-        """Scores for rows of features."""
+        """Scores for rows of features: a number each, of several classes a probability for each."""
         self._model(request.model_name, request.model_version)
         wanted = [output.name for output in request.outputs] or [SCORE, PREDICTION]
         for name in wanted:
@@ -108,17 +108,18 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
             raise _another_version(request.model_version, identity.version)
         values = {
             SCORE: scored.scores,
-            PREDICTION: (scored.scores >= scored.model.manifest.threshold).astype(np.float64),
+            PREDICTION: answers(scored.model.manifest, scored.scores).prediction,
         }
         response = pb.ModelInferResponse(
             model_name=identity.name, model_version=identity.version, id=request.id
         )
         for name in wanted:
-            output = response.outputs.add(name=name, datatype="FP64", shape=[len(scored.scores)])
+            shape = values[name].shape
+            output = response.outputs.add(name=name, datatype="FP64", shape=shape)
             if request.raw_input_contents:
                 response.raw_output_contents.append(values[name].astype("<f8").tobytes())
             else:
-                output.contents.fp64_contents.extend(values[name])
+                output.contents.fp64_contents.extend(values[name].ravel())
         return response
 
     def _model(self, name: str, version: str) -> LoadedModel:
@@ -126,6 +127,11 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
         if version not in ("", loaded.identity.version):
             raise _another_version(version, loaded.identity.version)
         return loaded
+
+
+def _classes(loaded: LoadedModel) -> list[int]:
+    """The further dimensions of a model's scores: of several classes, how many these are."""
+    return [len(loaded.manifest.classes)] if loaded.manifest.classes else []
 
 
 def _another_version(asked: str, in_force: str) -> ModelUnknown:

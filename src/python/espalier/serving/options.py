@@ -31,7 +31,7 @@ class Options:
     """How a server runs. `http_address` may be empty; a port may be 0 for a free one.
 
     Attributes:
-        project: What is served.
+        projects: What is served, at least one and none twice.
         dsn: PostgreSQL's connection URI.
         tracking_uri: MLflow's address.
         grpc_address: HOST:PORT.
@@ -55,7 +55,7 @@ class Options:
         now: What time it is, for the age of features; replaying history sets it to the past.
     """
 
-    project: Project
+    projects: tuple[Project, ...]
     dsn: str
     tracking_uri: str
     grpc_address: str
@@ -77,6 +77,11 @@ class Options:
     otlp_endpoint: str = ""
     worker: Worker | None = None
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+    @property
+    def program(self) -> str:
+        """The server's name, for those who look at several of them."""
+        return f"{self.projects[0].name}-server" if len(self.projects) == 1 else "espalier-server"
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense, or would be open to all by mistake."""

@@ -9,6 +9,7 @@ import pytest
 
 from espalier.serving.testing import FEATURES, expected_score, features_of, running_registry
 from espalier.serving.testing_browser import Tab, browser
+from espalier.serving.testing_products import CLASSES, price, probabilities
 from espalier.serving.testing_server import serving
 from espalier.serving.tokens import new_token
 
@@ -158,3 +159,83 @@ def test_a_new_model_is_shown_without_loading_the_page_again(dsn, models, tmp_pa
             tab.until(f"({ROWS.format('#model')}).version === '1'")
             registry.publish("2", models / "two")
             tab.until(f"({ROWS.format('#model')}).version === '2'")
+
+
+def choose(tab: Tab, product: str) -> None:
+    """Choose a product as by the list's own keys and mouse, and wait until it is shown."""
+    tab.run(
+        f"(s => {{ s.value = {product!r}; s.dispatchEvent(new Event('change', {{bubbles: true}})); }})"
+        "(document.querySelector('#product'))"
+    )
+    tab.until(f"document.title === {product!r}")
+
+
+def test_with_one_product_there_is_nothing_to_choose(server, tab):
+    tab.open(f"{server.http.base_url}/")
+    tab.until("document.querySelectorAll('#model tr').length")
+    assert tab.run("document.querySelector('#choice').checkVisibility()") is False
+    ask(tab, "u0200")
+    assert rows(tab, "#probabilities") == {}
+
+
+def test_with_several_products_one_is_chosen(several, tab):
+    running, _ = several
+    tab.open(f"{running.http.base_url}/")
+    tab.until("document.querySelectorAll('#model tr').length")
+    assert tab.run("document.querySelector('#choice').checkVisibility()")
+    assert tab.run("document.title") == "churn"
+    assert f"score {expected_score('u0200', 0.01):.4f}" in ask(tab, "u0200")
+    tab.until(f"({ROWS.format('#health')})['houses ready'] === 'yes'")
+    choose(tab, "wine")
+    # Nothing of the other product is left.
+    assert tab.run(ANSWER) == ""
+    assert tab.run("document.querySelector('#entity').value") == ""
+    assert rows(tab, "#features") == {}
+    tab.until(f"({ROWS.format('#model')}).task === 'multiclass'")
+    told = rows(tab, "#model")
+    assert told["classes"] == ", ".join(CLASSES)
+    assert "threshold" not in told
+    assert tab.run("document.querySelector('#form label').textContent").startswith("bottle")
+    # The address names it, so that it can be kept and sent.
+    assert tab.run("location.hash") == "#wine"
+    tab.open(f"{running.http.base_url}/#houses")
+    tab.until("document.title === 'houses'")
+    assert tab.complaints == []
+
+
+def test_classes_are_shown_by_name_with_their_probabilities(several, tab):
+    running, _ = several
+    tab.open(f"{running.http.base_url}/#wine")
+    tab.until("document.title === 'wine'")
+    tab.until("document.querySelectorAll('#model tr').length")
+    found = dict(zip(CLASSES, probabilities("13"), strict=True))
+    answer = ask(tab, "13")
+    assert answer == f"barolo (probability {found['barolo']:.4f}, OK, by MODEL, version 1)"
+    shown = rows(tab, "#probabilities")
+    assert list(shown) == sorted(found, key=found.__getitem__, reverse=True)
+    assert {name: float(text) for name, text in shown.items()} == pytest.approx(found, abs=1e-4)
+    meters = "[...document.querySelectorAll('#probabilities meter')].map(m => m.value)"
+    assert tab.run(meters) == pytest.approx(sorted(found.values(), reverse=True), abs=1e-5)
+    assert tab.complaints == []
+    # The browser itself tells of the 404.
+    ask(tab, "1000")
+    assert rows(tab, "#probabilities") == {}
+
+
+def test_a_number_is_shown_as_such(several, tab):
+    running, _ = several
+    tab.open(f"{running.http.base_url}/#houses")
+    tab.until("document.title === 'houses'")
+    tab.until("document.querySelectorAll('#model tr').length")
+    assert ask(tab, "h13") == f"{price('h13'):g} (OK, by MODEL, version 1)"
+    assert tab.complaints == []
+
+
+def test_several_products_fit_on_a_narrow_screen(several, tab):
+    running, _ = several
+    tab.show_on(400)
+    tab.open(f"{running.http.base_url}/#wine")
+    tab.until("document.title === 'wine'")
+    tab.until("document.querySelectorAll('#live tr').length")
+    ask(tab, "13")
+    assert tab.run("document.documentElement.scrollWidth") == 400

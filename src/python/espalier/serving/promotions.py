@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import psycopg
@@ -16,8 +16,8 @@ CHANNEL = "espalier_promotion"
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0
 
 
-async def listen(dsn: str, project: str, promoted: Callable[[str], None]) -> None:
-    """Call `promoted` with the version of each promotion of `project`, until cancelled.
+async def listen(dsn: str, promoted: Mapping[str, Callable[[str], None]]) -> None:
+    """Call what `promoted` has for a project with the version of each promotion, until cancelled.
 
     While the database is away nothing is heard; the registry is polled all the same.
     """
@@ -35,9 +35,9 @@ async def listen(dsn: str, project: str, promoted: Callable[[str], None]) -> Non
                 await connection.execute(f"LISTEN {CHANNEL}")
                 pause = _FIRST_PAUSE
                 async for notification in connection.notifies():
-                    version = _version(notification.payload, project)
-                    if version is not None:
-                        promoted(version)
+                    project, version = _told(notification.payload)
+                    if project in promoted:
+                        promoted[project](version)
         except psycopg.Error as error:
             problem = str(error).partition("\n")[0]
             _log.info("not listening for promotions", extra={"problem": problem})
@@ -45,11 +45,11 @@ async def listen(dsn: str, project: str, promoted: Callable[[str], None]) -> Non
         pause = min(pause * 2, _LONGEST_PAUSE)
 
 
-def _version(payload: str, project: str) -> str | None:
-    """The version that was promoted, None when that is not about `project`."""
+def _told(payload: str) -> tuple[str, str]:
+    """The project and the version that was promoted; empty when the payload does not tell."""
     try:
         told: Any = json.loads(payload)
-        return str(told["version"]) if told["project"] == project else None
+        return str(told["project"]), str(told["version"])
     except (ValueError, KeyError, TypeError):
         _log.warning("malformed word of a promotion", extra={"payload": payload[:200]})
-        return None
+        return "", ""

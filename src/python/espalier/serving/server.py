@@ -6,36 +6,32 @@ import asyncio
 import logging
 import signal
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
 
 from espalier.contract import ColumnType
 from espalier.errors import ConfigurationError
 from espalier.prediction.v1 import prediction_pb2_grpc
-from espalier.project import Project
-from espalier.serving import open_inference, promotions, reflection
+from espalier.serving import health, open_inference, promotions, reflection
 from espalier.serving.access import Access
-from espalier.serving.core import PredictionSink, Predictor
-from espalier.serving.decision import Policy
 from espalier.serving.grpc_errors import CallInterceptor
 from espalier.serving.grpc_server import GrpcServer
 from espalier.serving.grpc_service import SERVICE, PredictionService
 from espalier.serving.listeners import allow_connections, bound, split
 from espalier.serving.log import PredictionLog
 from espalier.serving.metrics import Metrics
-from espalier.serving.models import ModelKeeper
 from espalier.serving.open_inference import InferenceService
 from espalier.serving.options import Addresses, Options
+from espalier.serving.product import assemble
 from espalier.serving.reader import ClosableReader, WideRowReader
-from espalier.serving.readiness import Readiness
-from espalier.serving.scoring import RowScorer
-from espalier.serving.shadow import ShadowScorer
+from espalier.serving.readiness import ServerReadiness
+from espalier.serving.routing import Product, predicting, scoring
 from espalier.serving.shared_metrics import keep_alone, share
 from espalier.serving.tls import keep_current
 from espalier.serving.tokens import TokenFile
@@ -57,8 +53,6 @@ _LOG_SECONDS = 5.0
 _MAX_CALLS, _MAX_CALLS_A_CONNECTION, _MAX_METADATA_BYTES = 10_000, 1_000, 16_384
 # For a connection's first bytes, TLS included.
 _HANDSHAKE_MS = 10_000
-
-HEALTH: str = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 
 async def serve(
@@ -87,7 +81,7 @@ async def serve(
         # The parent holds the other end and never writes: what is there to read is its end.
         loop.add_reader(worker.lifeline, stop.set)
     metrics, access, tracing = _observed(options)
-    reader = _reader(options)
+    readers = _readers(options)
     log = PredictionLog(
         options.dsn,
         sample=options.log_sample,
@@ -95,99 +89,94 @@ async def serve(
         clock=options.now,
         observer=metrics,
     )
-    shadow = ShadowScorer(reader, log, observer=metrics) if options.log_predictions else None
-    predictor = Predictor(
-        reader,
-        name=options.project.name,
-        observer=metrics,
-        sink=_sink(log if options.log_predictions else None, tracing),
-        shadow=shadow,
-        policy=_policy(options.project),
-        clock=options.now,
-        workers=options.workers,
-        max_waiting=options.max_waiting,
-        max_entities=options.max_entities,
-        integer_keys=options.project.key_type is ColumnType.INTEGER,
-    )
-    scorer = RowScorer(predictor.describe, max_rows=options.max_entities, observer=metrics)
-    metrics.watch_queue(lambda: predictor.waiting)
     with tempfile.TemporaryDirectory(prefix="espalier-models-") as folder:
-        keeper = ModelKeeper(
-            predictor,
-            tracking_uri=options.tracking_uri,
-            into=Path(folder),
-            poll_seconds=options.poll_seconds,
-            shadow=shadow,
-            observer=metrics,
-            on_change=lambda: readiness.check_soon(),  # noqa: PLW0108  # it is made below
-        )
-        readiness = Readiness(predictor, model_problem=lambda: keeper.problem)
-        checker = health.aio.HealthServicer()
-        services = _Services(
-            PredictionService(predictor),
-            InferenceService(predictor, scorer, missing=readiness.missing),
-        )
+        running = [
+            assemble(
+                project,
+                options,
+                reader=readers[project.name],
+                log=log if options.log_predictions else None,
+                tracing=tracing,
+                metrics=metrics.of(project.name),
+                into=Path(folder),
+            )
+            for project in options.projects
+        ]
+        products = [one.product for one in running]
+        readiness = ServerReadiness({product.name: product.readiness for product in products})
+        told = health.Health([product.name for product in products])
+        services = _services(products, readiness)
         async with (
-            _grpc(options, services, metrics, access, checker) as grpc_address,
-            _http(options, predictor, readiness, metrics, access) as (http_address, drain_http),
+            _grpc(options, services, metrics, access, told) as grpc_address,
+            _http(options, products, readiness, metrics, access) as (http_address, drain_http),
         ):
             addresses = Addresses(grpc_address, http_address)
             _log.info("listening", extra={"grpc": addresses.grpc, "http": addresses.http})
 
-            async def publish(*, is_ready: bool) -> None:
+            async def publish(model: str, is_ready: bool) -> None:  # noqa: FBT001  # see `run`
+                await told.set(model, is_ready=is_ready)
+                if model:
+                    metrics.of(model).ready(is_ready=is_ready)
+                    return
                 metrics.ready(is_ready=is_ready)
-                await _set_health(checker, is_ready=is_ready)
                 _log.info("ready" if is_ready else "not ready")
                 if is_ready and ready is not None:
                     ready(addresses)
 
+            promoted = {one.product.name: one.keeper.promoted for one in running}
             background = [
-                loop.create_task(keeper.run()),
+                *(loop.create_task(work) for one in running for work in one.work()),
                 loop.create_task(readiness.run(publish)),
                 logging_task := loop.create_task(log.run()),
                 loop.create_task(_sample(metrics)),
-                loop.create_task(
-                    promotions.listen(options.dsn, options.project.name, keeper.promoted)
-                ),
-                *([] if shadow is None else [loop.create_task(shadow.run())]),
+                loop.create_task(promotions.listen(options.dsn, promoted)),
             ]
             try:
                 await _first_of(stop, background)
             finally:
                 _log.info("draining", extra={"seconds": options.drain_seconds})
                 readiness.stop()
-                metrics.ready(is_ready=False)
+                metrics.stop()
                 drain_http()
-                await checker.enter_graceful_shutdown()
+                await told.stop()
                 for task in background:
                     if task is not logging_task:
                         task.cancel()
                 # Predictions end before the transports do. A gRPC server that stops cancels calls
                 # that it has not read yet; now they are read, and told to go elsewhere.
                 await asyncio.gather(
-                    *(part.close(options.drain_seconds) for part in (predictor, scorer))
+                    *(
+                        part.close(options.drain_seconds)
+                        for product in products
+                        for part in (product.predictor, product.scorer)
+                    )
                 )
         log.close()
         await asyncio.wait([logging_task], timeout=_LOG_SECONDS)
-        await _close(reader, tracing)
+        await _close(readers.values(), tracing)
         if worker is not None:
             loop.remove_reader(worker.lifeline)
     _log.info("stopped")
 
 
-def _reader(options: Options) -> ClosableReader:
+def _readers(options: Options) -> Mapping[str, ClosableReader]:
+    """Where each product's features come from."""
     # One more for the readiness check, and one for large requests.
     connections = options.workers + 2
     if options.feature_repo is None:
-        return WideRowReader(options.dsn, connections=connections)
+        # As many for each product, so that one whose reads hang does not hold up the others.
+        shared = WideRowReader(options.dsn, connections=connections * len(options.projects))
+        return {project.name: shared for project in options.projects}
     # By name, so that no import leads from the server to Feast.
     module = import_module("espalier.serving.feast_reader")
-    reader: ClosableReader = module.FeastReader(
-        options.feature_repo,
-        connections=connections,
-        integer_keys=options.project.key_type is ColumnType.INTEGER,
-    )
-    return reader
+    return {
+        project.name: module.FeastReader(
+            options.feature_repo,
+            connections=connections,
+            integer_keys=project.key_type is ColumnType.INTEGER,
+        )
+        for project in options.projects
+    }
 
 
 def _observed(options: Options) -> tuple[Metrics, Access, Tracing | None]:
@@ -198,25 +187,17 @@ def _observed(options: Options) -> tuple[Metrics, Access, Tracing | None]:
     # OpenTelemetry is loaded only where its collector is.
     from espalier.serving.tracing import Tracing
 
-    tracing = Tracing(options.otlp_endpoint, service=f"{options.project.name}-server")
+    tracing = Tracing(options.otlp_endpoint, service=options.program)
     access = Access(tokens=tokens, rate=options.rate, begin=tracing.begin)
     return tracing.metrics(shared), access, tracing
 
 
-def _sink(log: PredictionSink | None, tracing: Tracing | None) -> PredictionSink | None:
-    return log if tracing is None else tracing.sink(log)
-
-
-async def _close(reader: ClosableReader, tracing: Tracing | None) -> None:
-    await reader.close()
+async def _close(readers: Iterable[ClosableReader], tracing: Tracing | None) -> None:
+    # Products may share one.
+    for reader in set(readers):
+        await reader.close()
     if tracing is not None:
         await asyncio.to_thread(tracing.close, _LOG_SECONDS)
-
-
-def _policy(project: Project) -> Policy:
-    columns = project.table(project.view.table).columns
-    required = frozenset(column.name for column in columns if not column.nullable)
-    return Policy(project.serving, required)
 
 
 async def _sample(metrics: Metrics) -> None:
@@ -242,10 +223,12 @@ class _Services:
     inference: InferenceService
 
 
-async def _set_health(checker: health.aio.HealthServicer, *, is_ready: bool) -> None:
-    status = health_pb2.HealthCheckResponse
-    for service in ("", SERVICE, open_inference.SERVICE):
-        await checker.set(service, status.SERVING if is_ready else status.NOT_SERVING)
+def _services(products: Sequence[Product], readiness: ServerReadiness) -> _Services:
+    predictor, scorer = predicting(products), scoring(products)
+    return _Services(
+        PredictionService(predictor),
+        InferenceService(predictor, scorer, missing=readiness.missing),
+    )
 
 
 @asynccontextmanager
@@ -254,7 +237,7 @@ async def _grpc(
     services: _Services,
     metrics: Metrics,
     access: Access,
-    checker: health.aio.HealthServicer,
+    told: health.Health,
 ) -> AsyncIterator[str]:
     """A gRPC server in this loop; gives its address."""
     host, port = split(options.grpc_address)
@@ -282,9 +265,9 @@ async def _grpc(
     )
     prediction_pb2_grpc.add_PredictionServiceServicer_to_server(services.prediction, server)
     open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(services.inference, server)
-    await _set_health(checker, is_ready=False)
-    health_pb2_grpc.add_HealthServicer_to_server(checker, server)
-    reflection.add(server, [SERVICE, open_inference.SERVICE, HEALTH])
+    await told.start()
+    health_pb2_grpc.add_HealthServicer_to_server(told.servicer, server)
+    reflection.add(server, [SERVICE, open_inference.SERVICE, health.SERVICE])
     # gRPC reports every failure to bind alike, so the system is asked for the reason first.
     with bound(host, port, "gRPC", shared=options.worker is not None, listen=False):
         pass
@@ -315,8 +298,8 @@ async def _grpc(
 @asynccontextmanager
 async def _http(
     options: Options,
-    predictor: Predictor,
-    readiness: Readiness,
+    products: Sequence[Product],
+    readiness: ServerReadiness,
     metrics: Metrics,
     access: Access,
 ) -> AsyncIterator[tuple[str, Callable[[], None]]]:
@@ -329,7 +312,7 @@ async def _http(
     from espalier.serving.http_service import create_app
 
     host, port = split(options.http_address)
-    app = create_app(options.project, predictor, readiness, metrics, access)
+    app = create_app(products, readiness, metrics, access)
     context = None if options.tls is None else options.tls.context()
     with bound(host, port, "HTTP", shared=options.worker is not None) as listener:
         chosen = listener.getsockname()[1]

@@ -122,13 +122,21 @@ def create_online_table(dsn: str, entities: Sequence[str] = ENTITIES) -> None:
 
 @dataclass
 class Registry:
-    """MLflow's REST calls for one model, over folders: what the download module asks for."""
+    """MLflow's REST calls for one model, over folders: what the download module asks for.
+
+    Other models of the same server are added by `of`; what is none of these is this one.
+    """
 
     champion: str | None = None
     challenger: str | None = None
     folders: dict[str, Path] = field(default_factory=dict)
     asked: int = 0
     uri: str = ""
+    others: dict[str, Registry] = field(default_factory=dict)
+
+    def of(self, model: str) -> Registry:
+        """The same server's answers for another model, which has no version at first."""
+        return self.others.setdefault(model, Registry(uri=self.uri))
 
     def publish(self, version: str, folder: Path) -> None:
         """Make the version in `folder` the champion."""
@@ -137,6 +145,10 @@ class Registry:
 
     def answer(self, path: str, query: dict[str, list[str]]) -> tuple[int, bytes]:
         """The status and body for a GET."""
+        name = query["name"][0] if "name" in query else path.split("/")[-3:][0]
+        return self.others.get(name, self)._answer(path, query)  # noqa: SLF001  # its own class
+
+    def _answer(self, path: str, query: dict[str, list[str]]) -> tuple[int, bytes]:
         self.asked += 1
         if path == "/api/2.0/mlflow/registered-models/alias":
             version = {"champion": self.champion, "challenger": self.challenger}.get(
@@ -148,7 +160,8 @@ class Registry:
         if path == "/api/2.0/mlflow/model-versions/get":
             return 200, _json({"model_version": {"version": query["version"][0]}})
         if path == "/api/2.0/mlflow/model-versions/get-download-uri":
-            return 200, _json({"artifact_uri": f"mlflow-artifacts:/{query['version'][0]}"})
+            place = f"{query['name'][0]}/{query['version'][0]}"
+            return 200, _json({"artifact_uri": f"mlflow-artifacts:/{place}"})
         *_, version, name = path.split("/")
         try:
             return 200, (self.folders[version] / name).read_bytes()

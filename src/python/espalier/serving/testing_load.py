@@ -67,9 +67,16 @@ class Load:
     """Callers at work; see the module. Made by `under_load`."""
 
     def __init__(
-        self, running: Running, *, batch_size: int, timeout: float, slopes: Mapping[str, float]
+        self,
+        running: Running,
+        *,
+        batch_size: int,
+        timeout: float,
+        slopes: Mapping[str, float],
+        model: str,
     ) -> None:
         """Make callers of `running` that do not call yet; see `under_load` for the arguments."""
+        self._model = model
         self._running, self._described = running, "none"
         self._batch_size, self._timeout, self._slopes = batch_size, timeout, slopes
         self._lock = threading.Lock()
@@ -194,7 +201,8 @@ class Load:
     async def _predict(self, stub: Any, number: int) -> str:
         entity = ENTITIES[number % len(ENTITIES)]
         try:
-            answer = await stub.Predict(pb.PredictRequest(entity_id=entity), timeout=self._timeout)
+            request = pb.PredictRequest(model=self._model, entity_id=entity)
+            answer = await stub.Predict(request, timeout=self._timeout)
         except grpc.aio.AioRpcError as error:
             return _refusal(error)
         self._check(answer, entity)
@@ -204,7 +212,7 @@ class Load:
         asked = [ENTITIES[(number + place) % len(ENTITIES)] for place in range(self._batch_size)]
         try:
             answer = await stub.BatchPredict(
-                pb.BatchPredictRequest(entity_ids=asked), timeout=self._timeout
+                pb.BatchPredictRequest(model=self._model, entity_ids=asked), timeout=self._timeout
             )
         except grpc.aio.AioRpcError as error:
             return _refusal(error)
@@ -216,7 +224,7 @@ class Load:
     async def _post(self, http: httpx.AsyncClient, number: int) -> str:
         entity = ENTITIES[number % len(ENTITIES)]
         try:
-            answer = await http.post("/predict", json={"user_id": entity})
+            answer = await http.post("/predict", json={"user_id": entity, "model": self._model})
         except httpx.ConnectError:
             return "unreachable"
         told = answer.json()
@@ -279,6 +287,7 @@ def under_load(
     batch_size: int = 40,
     timeout: float = 5.0,
     slopes: Mapping[str, float] | None = None,
+    model: str = "",
 ) -> Iterator[Load]:
     """Call `running` until the block ends; then wait for the answers that are still due.
 
@@ -290,8 +299,15 @@ def under_load(
         batch_size: How many entities a `BatchPredict` asks for.
         timeout: The deadline of a gRPC call, seconds; HTTP has the server's own of 10 s.
         slopes: The slope of each model version that may answer; version 1's by default.
+        model: The name that each request gives; churn's is asked for.
     """
-    load = Load(running, batch_size=batch_size, timeout=timeout, slopes=slopes or {"1": 0.01})
+    load = Load(
+        running,
+        batch_size=batch_size,
+        timeout=timeout,
+        slopes=slopes or {"1": 0.01},
+        model=model,
+    )
     failures: list[BaseException] = []
 
     def drive() -> None:

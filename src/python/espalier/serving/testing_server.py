@@ -89,11 +89,12 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "espalier.serving.main", "--project", "churn", *arguments]
 
 
-def environment(dsn: str, registry_uri: str) -> dict[str, str]:
-    """The variables of a server over that database and registry."""
+def environment(dsn: str, registry_uri: str, packages: Path | None = None) -> dict[str, str]:
+    """The variables of a server over that database and registry, which finds `packages` too."""
+    path = python_environment()["PYTHONPATH"]
     return {
         **os.environ,
-        **python_environment(),
+        "PYTHONPATH": path if packages is None else f"{packages}{os.pathsep}{path}",
         **variables(dsn),
         "MLFLOW_TRACKING_URI": registry_uri,
         "ESPALIER_MODEL_POLL_SECONDS": "0.1",
@@ -101,10 +102,16 @@ def environment(dsn: str, registry_uri: str) -> dict[str, str]:
 
 
 @contextmanager
-def serving(dsn: str, registry_uri: str, folder: Path, *arguments: str) -> Iterator[Running]:
-    """Run a server on free ports with its log in `folder`; it may not be ready yet."""
+def serving(
+    dsn: str, registry_uri: str, folder: Path, *arguments: str, packages: Path | None = None
+) -> Iterator[Running]:
+    """Run a server on free ports with its log in `folder`; it may not be ready yet.
+
+    It serves churn, and what `--project` among the arguments adds, out of the folder `packages`.
+    """
+    server = started(dsn, registry_uri, folder, *arguments, packages=packages)
     with (
-        started(dsn, registry_uri, folder, *arguments) as (process, grpc_address, http, log),
+        server as (process, grpc_address, http, log),
         grpc.insecure_channel(grpc_address) as channel,
         httpx.Client(base_url=f"http://{http}", timeout=10) as client,
     ):
@@ -113,7 +120,7 @@ def serving(dsn: str, registry_uri: str, folder: Path, *arguments: str) -> Itera
 
 @contextmanager
 def started(
-    dsn: str, registry_uri: str, folder: Path, *arguments: str
+    dsn: str, registry_uri: str, folder: Path, *arguments: str, packages: Path | None = None
 ) -> Iterator[tuple[subprocess.Popen[str], str, str, Path]]:
     """Run a server as `serving` does; give the process, both addresses and the log's path."""
     ports = free_port(), free_port()
@@ -125,7 +132,7 @@ def started(
                 *("--grpc-address", grpc_address, "--http-address", http_address),
                 *("--as-of", "1998-07-14", *arguments),
             ),
-            env=environment(dsn, registry_uri),
+            env=environment(dsn, registry_uri, packages),
             cwd=folder,
             stdout=subprocess.PIPE,
             stderr=output,

@@ -30,6 +30,7 @@ from espalier.serving.caller import CURRENT, Caller
 from espalier.serving.core import PredictionSink
 from espalier.serving.loading import LoadedModel
 from espalier.serving.metrics import Metrics
+from espalier.serving.model_metrics import ModelMetrics
 from espalier.serving.reader import FeatureRows
 
 # What a server is at fault for, by OpenTelemetry's conventions; the rest is its callers'.
@@ -111,7 +112,13 @@ class Tracing:
         span.end()
 
     def part(
-        self, callers: Iterable[Caller | None], name: str, times: tuple[int, int], entities: int
+        self,
+        callers: Iterable[Caller | None],
+        name: str,
+        times: tuple[int, int],
+        *,
+        model: str,
+        entities: int,
     ) -> None:
         """What was done for several requests at once is a span under each of them."""
         # By identity: an id that a client uses for several requests makes equal callers.
@@ -120,7 +127,7 @@ class Tracing:
                 name,
                 context=trace.set_span_in_context(span),
                 start_time=times[0],
-                attributes={"espalier.batch_entities": entities},
+                attributes={"espalier.model": model, "espalier.batch_entities": entities},
             ).end(times[1])
 
     def metrics(self, shared: Path | None) -> Metrics:
@@ -147,11 +154,16 @@ class _TracedMetrics(Metrics):
         super().__init__(shared)
         self._tracing = tracing
 
+    def _made(self, model: str) -> ModelMetrics:
+        return _TracedModelMetrics(self._families, model)
+
     def finished(self, transport: str, method: str, code: str, seconds: float) -> None:
         """See `Metrics`."""
         super().finished(transport, method, code, seconds)
         self._tracing.end(CURRENT.get(), transport, method, code)
 
+
+class _TracedModelMetrics(ModelMetrics):
     def features_read(self, seconds: float, oldest: timedelta | None) -> None:
         """See `core.Observer`."""
         super().features_read(seconds, oldest)
@@ -180,7 +192,13 @@ class _TracedSink:
         """See `PredictionSink`."""
         for name, times in (("read features", _READ.get()), ("run model", _RUN.get())):
             if times is not None:
-                self._tracing.part(origins.values(), name, times, len(rows.keys))
+                self._tracing.part(
+                    origins.values(),
+                    name,
+                    times,
+                    model=model.identity.name,
+                    entities=len(rows.keys),
+                )
         if self._log is not None:
             self._log.record(model, rows, scores, at, origins, shadow=shadow)
 

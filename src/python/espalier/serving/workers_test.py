@@ -58,8 +58,8 @@ def test_every_worker_tells_the_same_sum_and_a_killed_ones_counts_stay(pair):
     predict(pair, 40)
     for _ in range(8):
         assert metric(pair, COUNT) == 40
-        assert metric(pair, "espalier_batch_entities_count") == 40
-        assert metric(pair, 'espalier_batch_entities_bucket{le="1.0"}') == 40
+        assert metric(pair, 'espalier_batch_entities_count{model="churn"}') == 40
+        assert metric(pair, 'espalier_batch_entities_bucket{le="1.0",model="churn"}') == 40
         assert metric(pair, 'espalier_requests_in_flight{transport="grpc"}') == 0
     before = worker_pids(pair)
     for pid in before.values():
