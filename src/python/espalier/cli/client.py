@@ -37,12 +37,31 @@ class Prediction:
     version: str
     status: str
     feature_time: datetime | None
+    label: str = ""
+
+    def line(self) -> str:
+        """What it says, for a person."""
+        found = f"{self.prediction:g}  score {self.score:.4f}"
+        if self.label:
+            found = f"{self.label}  probability {self.score:.4f}"
+        elif self.prediction == self.score and self.score not in (0, 1):
+            # Of a number both are the value.
+            found = f"{self.prediction:.7g}"
+        known = f"  features of {self.feature_time:%Y-%m-%d}" if self.feature_time else ""
+        stale = "" if self.status == "OK" else f" ({self.status.lower().replace('_', ' ')})"
+        return f"{found}  model version {self.version}{known}{stale}"
 
 
 def predict(
     address: str, entity_id: str, *, model: str = "", timeout_seconds: float = 10.0
 ) -> Prediction:
     """Ask the server at `address` for one entity.
+
+    Args:
+        address: HOST:PORT.
+        entity_id: The entity's key in the online store.
+        model: The model's name; may be empty where the server has one.
+        timeout_seconds: How long the answer may take.
 
     Raises:
         EntityUnknown: the online store has no row for it, or the server has no such model.
@@ -66,6 +85,7 @@ def predict(
         version=answer.model.version,
         status=status,
         feature_time=answer.feature_time.ToDatetime(tzinfo=UTC) if timed else None,
+        label=answer.label,
     )
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from concurrent import futures
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import grpc
@@ -54,6 +55,22 @@ def test_what_the_server_refuses_is_an_error_of_that_kind(
     assert str(error.value).startswith(f"{prediction_server.grpc_address}: ")
     assert says in str(error.value)
     assert "--address" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("told", "line"),
+    [
+        ({"prediction": 1.0, "score": 0.75}, "1  score 0.7500"),
+        ({"prediction": 0.0, "score": 0.0}, "0  score 0.0000"),
+        ({"prediction": 2.0, "score": 0.75, "label": "barbera"}, "barbera  probability 0.7500"),
+        ({"prediction": 1013.25, "score": 1013.25}, "1013.25"),
+    ],
+)
+def test_an_answer_is_told_by_what_is_predicted(told, line):
+    answer = Prediction("u1", version="7", status="OK", feature_time=None, **told)
+    assert answer.line() == f"{line}  model version 7"
+    old = replace(answer, status="STALE_FEATURES", feature_time=datetime(1998, 6, 30, tzinfo=UTC))
+    assert old.line() == f"{line}  model version 7  features of 1998-06-30 (stale features)"
 
 
 def test_nothing_listening_is_unreachable():

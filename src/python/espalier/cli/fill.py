@@ -7,6 +7,7 @@ import argparse
 from espalier import settings as configuration
 from espalier.cli import loop, quickstart
 from espalier.cli.console import Console
+from espalier.cli.products import add_project
 from espalier.errors import ConfigurationError
 from espalier.orchestration import recorded
 from espalier.project import load_project
@@ -14,7 +15,7 @@ from espalier.project import load_project
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    parser.add_argument("--project", default="churn", help="the ML product; default: churn")
+    add_project(parser)
     parser.set_defaults(run=run)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stderr
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -14,7 +15,7 @@ import httpx
 from espalier.cli import stack
 from espalier.cli.client import Prediction, predict
 from espalier.cli.console import Console
-from espalier.errors import DependencyUnreachable
+from espalier.errors import DependencyUnreachable, GateRefused
 from espalier.features.layout import select_any_key
 from espalier.ingest import snapshots
 from espalier.orchestration import recorded
@@ -51,6 +52,7 @@ class Loop:
             import espalier.orchestration.flows.ingest
             import espalier.orchestration.flows.materialize
             import espalier.orchestration.flows.monitor
+            import espalier.orchestration.flows.score
             import espalier.orchestration.flows.train  # noqa: F401  # all imported for their time
 
             running.wait_for_mlflow()
@@ -96,8 +98,9 @@ class Loop:
             step.note("promoted" if facts["promoted"] else f"not promoted: {facts['reason']}")
             champion = self._champion()
             if champion is None:
-                raise DependencyUnreachable(
-                    f"no model to serve: {facts['reason']}", fix="see the run in MLflow"
+                raise GateRefused(
+                    f"no model to serve: {facts['reason']}",
+                    fix="docs/training.md tells how to read a refusal",
                 )
             return champion
 
@@ -126,13 +129,25 @@ class Loop:
             step.note(f"{self._project.entity.name} {entity_id} over gRPC and HTTP")
             return Predicted(by_grpc, answer.json())
 
+    def score(self, folder: Path) -> None:
+        """Predict for everyone in one batch, as Parquet files in a folder of the batch's day."""
+        from espalier.orchestration.flows.score import score
+
+        output = str(folder / self._as_of.isoformat())
+        # It tells its progress there, which the step's line does here.
+        with self._console.step("score") as step, redirect_stderr(io.StringIO()):
+            facts = self._run(score, as_of=self._as_of, output=output, partitions=1)
+            step.note(f"{facts['rows']:,} predictions")
+            step.note(f"in {output}")
+
     def monitor(self) -> Mapping[str, Any]:
         """Compare the newest features with those of training."""
         from espalier.orchestration.flows.monitor import monitor
 
         with self._console.step("monitor") as step:
             facts = self._run(monitor, as_of=self._as_of)
-            step.note("drift" if facts["drift"] else "no drift")
+            told = {True: "drift", False: "no drift", None: "nothing to compare"}
+            step.note(told[facts["drift"]])
             return facts
 
     def _run(self, flow: Any, **parameters: Any) -> dict[str, Any]:

@@ -29,6 +29,15 @@ def _parser() -> argparse.ArgumentParser:
         "quickstart", aliases=["up"], help="run the whole loop on this machine"
     )
     _add_quickstart(quickstart)
+    # "create" and "append" are what `./pants new` and `./pants add-batch` call.
+    _add_new(
+        commands.add_parser("new", aliases=["create"], help="make an ML product of your own files")
+    )
+    _add_batch(
+        commands.add_parser(
+            "add-batch", aliases=["append"], help="convert a later file into a product's next batch"
+        )
+    )
     predict = commands.add_parser("predict", help="ask a prediction server for one entity")
     predict.add_argument("entity_id", help="the entity's key in the online store")
     predict.add_argument("--model", default="", help="the model, where the server has several")
@@ -42,6 +51,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_worker(commands.add_parser("worker", help="run the deployments' PEXes on this host"))
     _add_doctor(commands.add_parser("doctor", help="look at every part, and say what is wrong"))
+    # "make-repo" and "merge-repo" are what `./pants new-repo` and `./pants update-repo` call.
+    told = "make a repository for a product of your own"
+    _add_new_repo(commands.add_parser("new-repo", aliases=["make-repo"], help=told))
+    told = "merge a later version into such a repository"
+    _add_update_repo(commands.add_parser("update-repo", aliases=["merge-repo"], help=told))
     migrate = commands.add_parser("migrate", help="bring the database to this release's schema")
     migrate.set_defaults(run=_migrate)
     _add_env(commands.add_parser("env", help="write .env: a password, and a block of ports"))
@@ -58,6 +72,18 @@ def _add_quickstart(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=quickstart.run)
 
 
+def _add_new(parser: argparse.ArgumentParser) -> None:
+    from espalier.cli import new
+
+    new.add_arguments(parser)
+
+
+def _add_batch(parser: argparse.ArgumentParser) -> None:
+    from espalier.cli import new
+
+    new.add_batch_arguments(parser)
+
+
 def _add_models(parser: argparse.ArgumentParser) -> None:
     from espalier.cli import models
 
@@ -69,6 +95,18 @@ def _add_reproduce(parser: argparse.ArgumentParser) -> None:
 
     reproduce.add_arguments(parser)
     parser.set_defaults(run=reproduce.run)
+
+
+def _add_new_repo(parser: argparse.ArgumentParser) -> None:
+    from espalier.cli import new_repo
+
+    new_repo.add_new_arguments(parser)
+
+
+def _add_update_repo(parser: argparse.ArgumentParser) -> None:
+    from espalier.cli import new_repo
+
+    new_repo.add_update_arguments(parser)
 
 
 def _add_quarantine(parser: argparse.ArgumentParser) -> None:
@@ -123,13 +161,7 @@ def _predict(options: argparse.Namespace) -> int:
     from espalier.cli.client import predict
 
     address = options.address or settings.load().grpc_address
-    answer = predict(address, options.entity_id, model=options.model)
-    known = f"  features of {answer.feature_time:%Y-%m-%d}" if answer.feature_time else ""
-    stale = "" if answer.status == "OK" else f" ({answer.status.lower().replace('_', ' ')})"
-    print(
-        f"{answer.prediction:g}  score {answer.score:.4f}  model version {answer.version}"
-        f"{known}{stale}"
-    )
+    print(predict(address, options.entity_id, model=options.model).line())
     return 0
 
 

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from espalier.cli import models_text
+from espalier.cli.products import add_project
 from espalier.orchestration import context
 from espalier.postgres.connect import connect
 from espalier.registry import ledger, promotion, versions
@@ -21,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     def command(name: str, body: Any, text: str) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=text, description=text)
-        added.add_argument("--project", default="churn", help="the ML product; default: churn")
+        add_project(added)
         added.add_argument("--json", action="store_true", help="print JSON")
         added.set_defaults(run=body)
         return added

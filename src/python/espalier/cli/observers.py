@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from espalier import settings as configuration
+from espalier.cli.products import add_project
 from espalier.errors import ConfigurationError
 from espalier.orchestration.worker import become
 
@@ -27,7 +28,7 @@ def add_arguments(name: str, parser: argparse.ArgumentParser) -> None:
             help=f"the folder with {name}/ in it; default: %(default)s",
         )
     if name == "prometheus":
-        parser.add_argument("--project", default="churn", help="what is served; default: churn")
+        add_project(parser, text="what is served")
     if name in ("prometheus", "grafana"):
         told = "where Alertmanager is; default: %(default)s"
         parser.add_argument(

@@ -12,11 +12,11 @@ import pytest
 from churn.project import PROJECT as CHURN
 from espalier.cli.main import main
 from espalier.errors import BadData
-from espalier.ingest.conftest import SEEDS
 from espalier.ingest.run import ingest
 from espalier.postgres import embedded, migrate
 from espalier.postgres.connect import connect
 
+SEEDS = Path("data/seeds/churn")
 AS_OF = date(1997, 7, 31)
 Command = Callable[..., tuple[int, str, str]]
 

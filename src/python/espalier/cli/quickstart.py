@@ -14,6 +14,7 @@ from pathlib import Path
 from espalier import settings as configuration
 from espalier.cli import loop, stack, summary
 from espalier.cli.console import Console
+from espalier.cli.products import add_project
 from espalier.errors import ConfigurationError, UsageError
 from espalier.orchestration import recorded
 from espalier.project import Project, load_function, load_project
@@ -21,7 +22,7 @@ from espalier.project import Project, load_function, load_project
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Quickstart's options."""
-    parser.add_argument("--project", default="churn", help="the ML product; default: churn")
+    add_project(parser)
     parser.add_argument(
         "--full", action="store_true", help="all of the project's data, not the sample"
     )
@@ -65,6 +66,7 @@ def run(options: argparse.Namespace) -> int:
         model = stages.train()
         serving = exits.enter_context(stages.serve(running))
         predicted = stages.predict(serving)
+        stages.score(folder / "scores" / f"v{model.version}")
         drift = stages.monitor()
         console.say()
         console.say(summary.of_run(project, model, predicted, drift, console.seconds))
@@ -75,7 +77,7 @@ def run(options: argparse.Namespace) -> int:
             with suppress(KeyboardInterrupt):
                 running.keep(serving.process)
         else:
-            console.say(summary.next_steps(project.name))
+            console.say(summary.next_steps(project, named=project.name != settings.product))
     return 0
 
 

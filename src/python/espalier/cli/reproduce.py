@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from espalier.cli.products import add_project
 from espalier.cli.tables import table, wrapped
 from espalier.orchestration import context
 
@@ -19,7 +20,7 @@ _DIGEST_SHOWN = 12
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
     parser.add_argument("version", help="the version's number, or champion or previous")
-    parser.add_argument("--project", default="churn", help="the ML product; default: churn")
+    add_project(parser)
     parser.add_argument(
         "--strict", action="store_true", help="also another commit or machine is a difference"
     )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from churn.project import PROJECT
@@ -8,6 +9,8 @@ from espalier.cli import summary
 from espalier.cli.client import Prediction
 from espalier.cli.loop import Predicted
 from espalier.cli.stack import Serving, Stack
+from espalier.contract import ColumnType
+from espalier.policies import Gate, Validation
 from espalier.processes import Process
 from espalier.registry.download import Champion
 from espalier.registry.manifest import ModelManifest
@@ -72,6 +75,75 @@ def test_no_drift_and_no_labels():
     assert "moved\n             the labels did not move\n             reports/" in still
 
 
+def of_task(kind, classes, metrics, predicted, drift):
+    """What is told of another kind of product, of one snapshot."""
+    labels = PROJECT.table(PROJECT.label.table)
+    columns = tuple(
+        replace(column, type=kind) if column.name == PROJECT.label.column else column
+        for column in labels.columns
+    )
+    project = replace(
+        PROJECT,
+        tables=(*PROJECT.tables[:-1], replace(labels, columns=columns)),
+        label=replace(PROJECT.label, classes=classes, horizon=timedelta(0)),
+        gate=Gate(),
+        validation=Validation(by="entity"),
+    )
+    manifest = replace(MODEL.manifest, task=project.task.value, classes=classes, metrics=metrics)
+    return summary.of_run(project, Champion("7", manifest), predicted, drift, 17.4)
+
+
+NOTHING = {
+    "drift": None,
+    "nothing to compare": "the features of 1998-06-30 are those that the model was trained on; "
+    "none are newer",
+    "html": "reports/evidently/churn/1998-06-30.html",
+}
+
+
+def test_classes_and_nothing_to_compare():
+    answer = {"user_id": "00004", "prediction": 2, "score": 0.9712, "label": "c"}
+    text = of_task(
+        ColumnType.TEXT,
+        ("a", "b", "c"),
+        {
+            "roc_auc": 0.99,
+            "baseline_roc_auc": 0.5,
+            "accuracy": 0.95,
+            "baseline_accuracy": 0.4,
+        },
+        Predicted(replace(PREDICTED.grpc, prediction=2.0, score=0.9712), answer),
+        NOTHING,
+    )
+    assert text.splitlines()[2:-1] == [
+        "  Model      version 7, champion; on 25% of the entities, unseen:",
+        "             ROC-AUC 0.990 (baseline 0.500), accuracy 0.950 (baseline 0.400)",
+        "  Prediction user 00004: c, probability 0.9712 (gRPC); c, probability 0.9712",
+        "             (HTTP)",
+        "  Drift      nothing to compare: the features of 1998-06-30 are those that the",
+        "             model was trained on; none are newer",
+        "             reports/evidently/churn/1998-06-30.html",
+    ]
+
+
+def test_numbers_and_too_few_rows():
+    text = of_task(
+        ColumnType.DOUBLE,
+        (),
+        {"r2": 0.481, "baseline_r2": -0.01, "rmse": 54321.1, "baseline_rmse": 77.123},
+        Predicted(
+            replace(PREDICTED.grpc, prediction=151.25, score=151.25),
+            {"user_id": "00004", "prediction": 151.25, "score": 151.25},
+        ),
+        {"drift": None, "nothing to compare": "178 reference rows are too few"},
+    )
+    assert text.splitlines()[3:-1] == [
+        "             R² 0.481 (baseline -0.010), RMSE 5.432e+04 (baseline 77.12)",
+        "  Prediction user 00004: 151.25 (gRPC); 151.25 (HTTP)",
+        "  Drift      nothing to compare: 178 reference rows are too few",
+    ]
+
+
 def test_a_path_is_never_broken():
     path = "/a/very-long/" + "folder-name/" * 9 + "1998-06-30.html"
     text = summary.of_run(PROJECT, MODEL, PREDICTED, {**DRIFT, "html": path}, 17.4)
@@ -98,4 +170,14 @@ def test_addresses_can_be_copied_and_ask_by_the_projects_key(tmp_path: Path):
 
 
 def test_next_steps_fit():
-    assert max(map(len, summary.next_steps("churn").splitlines())) <= 80
+    text = summary.next_steps(PROJECT, named=False)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "  ./pants quickstart --full " in text
+
+
+def test_next_steps_name_a_product_that_is_not_the_first_and_offer_what_it_has():
+    named = replace(PROJECT, name="a_long_name_of_a_product", full_data=None)
+    text = summary.next_steps(named, named=True)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "  ./pants quickstart --project a_long_name_of_a_product --keep   leave" in text
+    assert "--full" not in text

@@ -20,6 +20,14 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
+def steps(rows: Sequence[tuple[str, str]]) -> str:
+    """What to type and what it does, a line each; the explanation is wrapped."""
+    width = max(len(what) for what, _ in rows)
+    return "\n".join(
+        wrapped(why, first=f"  {what:<{width}}   ", indent=width + 5) for what, why in rows
+    )
+
+
 def wrapped(text: str, *, first: str = "", indent: int = 0) -> str:
     """Text after what begins its first line, the other lines indented; long words stay whole."""
     lines = textwrap.wrap(

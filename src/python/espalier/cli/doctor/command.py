@@ -18,6 +18,7 @@ from espalier import settings as configuration
 from espalier.cli.doctor.catalog import CHECKS
 from espalier.cli.doctor.examine import Examined, examine
 from espalier.cli.doctor.finding import Check, Subject
+from espalier.cli.products import add_project
 from espalier.errors import ConfigurationError, UsageError
 from espalier.project import load_project
 from espalier.settings import Settings
@@ -27,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
     names = ", ".join(check.name for check in CHECKS)
     parser.description = f"Looks at: {names}."
-    parser.add_argument("--project", default="churn", help="the ML product; default: churn")
+    add_project(parser)
     parser.add_argument(
         "--only", action="append", default=[], metavar="NAME", help="this check; may be repeated"
     )
