@@ -1,13 +1,14 @@
 """The whole stack from an empty state, for real: `python3 build-support/stack/check.py`.
 
 It runs the programs in dist/ (`./pants package ::`) with the tools of build-support/tools/install:
-up, a prediction, every flow by the worker, each process killed once, a second checkout beside it,
-down. Exit code 0 when all of that went well. Linux; nothing but Python's standard library.
+up, a prediction, every flow by the worker, what README.md and docs/ tell to type, each process
+killed once, a second checkout beside it, down. Exit code 0 when all of that went well. Linux; nothing but Python's standard library.
 """
 
 from __future__ import annotations
 
 import json
+import secrets
 import shutil
 import signal
 import sys
@@ -17,6 +18,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from docblocks import main as docblocks
+from docblocks.blocks import Fault, Setting
+from docblocks.session import Failed as NotAsTold
+from docblocks.session import Place
 from stack.compose import Failed, Stack, missing
 from stack.deployments import Prefect, declared
 
@@ -25,6 +30,13 @@ TOOLS = ("process-compose", "grpcurl", "prometheus", "alertmanager")
 # Of the committed data.
 ENTITY, NEWEST_BATCH = "00004", "1998-06-30"
 SERVICE = "espalier.prediction.v1.PredictionService"
+# What a page tells and this check does, or the stack.
+OWN = (
+    "process-compose up",
+    "process-compose down",
+    "dist/espalier.pex worker",
+    "dist/espalier.pex exporter",
+)
 _PATIENCE_SECONDS = 300
 _DOCTOR_SECONDS = 60
 
@@ -57,7 +69,7 @@ def main() -> int:
     try:
         with Stack(CHECKOUT, folder / "one") as one, Stack(CHECKOUT, folder / "two") as two:
             check(one, two, say)
-    except Failed as error:
+    except (Failed, Fault, NotAsTold) as error:
         say(f"FAILED: {error}")
         return 1
     finally:
@@ -69,7 +81,7 @@ def check(one: Stack, two: Stack, say: Lines) -> None:
     """Every check, in an order that leaves both stacks ended.
 
     Raises:
-        Failed: one said no.
+        Failed, Fault, NotAsTold: one said no.
     """
     one.run("dist/espalier.pex", "--help", seconds=2 * _PATIENCE_SECONDS)
     say("espalier.pex is unpacked")
@@ -87,6 +99,8 @@ def check(one: Stack, two: Stack, say: Lines) -> None:
         given = {"as_of": NEWEST_BATCH, **({"wait_seconds": 0} if name.startswith("loop/") else {})}
         took = prefect.wait(prefect.start(name, given), seconds=_PATIENCE_SECONDS)
         say(f"{name} by the worker: Completed, {took:.1f} s of run time")
+    as_told(one, say)
+    say(healthy(one))
     for name in sorted(state.name for state in one.states().values() if state.runs):
         one.kill(name, seconds=_PATIENCE_SECONDS)
         healthy(one)
@@ -102,6 +116,25 @@ def check(one: Stack, two: Stack, say: Lines) -> None:
     say(healthy(one))
     one.down(seconds=60)
     say("down: no process left")
+
+
+def as_told(stack: Stack, say: Lines) -> None:
+    """Type what the pages tell, those for a fresh folder in folders of their own."""
+    found = docblocks.find(CHECKOUT)
+
+    def fresh() -> Place:
+        folder = stack.folder.parent / secrets.token_hex(4)
+        return Place(folder, Stack(CHECKOUT, folder).variables)
+
+    def running() -> Place:
+        # The page before may have restarted something.
+        stack.wait_until_ready(seconds=_PATIENCE_SECONDS)
+        return Place(stack.folder, stack.variables, stack.here, OWN)
+
+    for setting, place in ((Setting.FRESH, fresh), (Setting.STACK, running)):
+        docblocks.run_all(docblocks.of_setting(found, setting), place, say)
+    stack.wait_until_ready(seconds=_PATIENCE_SECONDS)
+    say(docblocks.summary(found))
 
 
 def predicted(stack: Stack) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import signal
 import socket
@@ -95,6 +96,16 @@ def read_environment(text: str) -> Mapping[str, str]:
     return {name: value for name, _is, value in lines if name}
 
 
+def with_ports(text: str, usual: Mapping[str, str], chosen: Mapping[str, str]) -> str:
+    """A text whose addresses on this machine have the chosen ports in place of the usual ones."""
+    chosen_of = {port: chosen[name] for name, port in usual.items()}
+    return re.sub(
+        r"\b(127\.0\.0\.1|localhost):(\d+)\b",
+        lambda found: f"{found[1]}:{chosen_of.get(found[2], found[2])}",
+        text,
+    )
+
+
 class Stack:
     """The stack of a folder that has of a checkout what it needs; its state begins empty."""
 
@@ -112,6 +123,17 @@ class Stack:
         """What `.env` says."""
         return read_environment((self.folder / ".env").read_text())
 
+    @property
+    def variables(self) -> dict[str, str]:
+        """What its commands inherit: nothing that whoever calls has configured for another stack."""
+        ours = ("ESPALIER_", "POSTGRES_", "PREFECT_", "MLFLOW_", "PC_")
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
+        return {**inherited, _TOKEN: self._token}
+
+    def here(self, text: str) -> str:
+        """A text that tells the usual ports, with those of this stack."""
+        return with_ports(text, self._usual_ports(), self.environment)
+
     def choose_ports(self, *, first: int) -> int:
         """Write `.env` with a free block of ports; give the block."""
 
@@ -128,7 +150,7 @@ class Stack:
             self._up = subprocess.Popen(
                 ["process-compose", "up", "-t=false"],
                 cwd=self.folder,
-                env=self._environ(),
+                env=self.variables,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -140,7 +162,7 @@ class Stack:
             done = subprocess.run(
                 argv,
                 cwd=self.folder,
-                env=self._environ(),
+                env=self.variables,
                 capture_output=True,
                 text=True,
                 timeout=seconds,
@@ -225,6 +247,10 @@ class Stack:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
+    def _usual_ports(self) -> Mapping[str, str]:
+        declared = (self.folder / "deploy" / "process-compose.yaml").read_text()
+        return dict(re.findall(r"\$\{(\w+_PORT):-(\d+)\}", declared))
+
     def _not_ready(self) -> list[str]:
         assert self._up is not None
         if self._up.poll() is not None:
@@ -239,12 +265,6 @@ class Stack:
             tails = "\n".join(self.log_of(name) for name in lost)
             raise Failed(f"given up: {', '.join(lost)}\n{tails}")
         return [one.name for one in states.values() if not one.ready]
-
-    def _environ(self) -> dict[str, str]:
-        # What whoever calls has configured for a stack of their own is none of this one's.
-        ours = ("ESPALIER_", "POSTGRES_", "PREFECT_", "MLFLOW_", "PC_")
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
-        return {**inherited, _TOKEN: self._token}
 
 
 def _told(pid: int) -> str:

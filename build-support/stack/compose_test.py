@@ -65,6 +65,14 @@ def test_an_environment_file_is_read():
     }
 
 
+def test_a_text_with_the_usual_ports_is_told_with_the_chosen_ones():
+    usual, chosen = {"A_PORT": "8000", "B_PORT": "4200"}, {"A_PORT": "20004", "B_PORT": "20002"}
+    told = "http://127.0.0.1:8000/x localhost:4200 127.0.0.1:80001 127.0.0.1:5001 8000"
+    assert compose.with_ports(told, usual, chosen) == (
+        "http://127.0.0.1:20004/x localhost:20002 127.0.0.1:80001 127.0.0.1:5001 8000"
+    )
+
+
 @pytest.fixture
 def checkout(tmp_path: Path):
     for name in ("deploy", "data", "dist", "feature_repo"):
