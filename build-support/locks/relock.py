@@ -24,6 +24,7 @@ LOCKS = {
     "mypy": ("mypy.txt",),
     "ruff": ("ruff.txt",),
     "protoc": ("protoc.txt",),
+    "docs": ("docs-requirements.txt",),
 }
 _ENVIRONMENT = (
     "python_full_version >= '3.11.3' and python_full_version < '3.12' and "
