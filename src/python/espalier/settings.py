@@ -179,7 +179,17 @@ def running_pex() -> Path | None:
 
 def load() -> Settings:
     """Settings from `.env` in the working directory and the environment."""
+    return read(_given())
+
+
+def default_product() -> str:
+    """The product that a command without --project is about, whatever else is set wrongly."""
+    given = _given()
+    return read({name: given[name] for name in given if name == "ESPALIER_PRODUCTS"}).product
+
+
+def _given() -> dict[str, str]:
     from dotenv import dotenv_values
 
     from_file = {k: v for k, v in dotenv_values(".env").items() if v is not None}
-    return read({**from_file, **os.environ})
+    return {**from_file, **os.environ}
