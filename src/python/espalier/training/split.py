@@ -132,7 +132,7 @@ def folds(frame: pd.DataFrame, project: Project) -> list[Split]:
     found = []
     for number in range(count):
         train, validation = frame[part != number], frame[(part == number) & is_newest]
-        if not (_lacking(train, label) or _lacking(validation, label)):
+        if not (_lacking(train, label, "train") or _lacking(validation, label, "validate")):
             found.append(_made(train, validation, newest, label))
     return found
 
@@ -153,7 +153,7 @@ def rolling_origins(frame: pd.DataFrame, label: Label, folds: int) -> list[Split
     for time in sorted(frame["label_time"].unique(), reverse=True):
         train = _known_at(frame, time, label)
         validation = frame[frame["label_time"] == time]
-        if _lacking(train, label) or _lacking(validation, label):
+        if _lacking(train, label, "train") or _lacking(validation, label, "validate"):
             continue
         found.append(_made(train, validation, time, label))
         if len(found) == folds:
@@ -169,9 +169,9 @@ def _known_at(frame: pd.DataFrame, time: pd.Timestamp, label: Label) -> pd.DataF
 
 def _made(train: pd.DataFrame, validation: pd.DataFrame, time: pd.Timestamp, label: Label) -> Split:
     for use, rows in (("train", train), ("validate", validation)):
-        if lacking := _lacking(rows, label):
+        if lacking := _lacking(rows, label, use):
             raise BadData(
-                lacking.format(use=use),
+                lacking,
                 fix=f"check column {label.column} of table {label.table}"
                 + (", ingest more rows, or leave the class out" if label.classes else ""),
             )
@@ -179,18 +179,18 @@ def _made(train: pd.DataFrame, validation: pd.DataFrame, time: pd.Timestamp, lab
     return Split(train, validation, times, time.date())
 
 
-def _lacking(rows: pd.DataFrame, label: Label) -> str:
-    """What a model or a metric needs and these rows have not, in words; empty when nothing."""
+def _lacking(rows: pd.DataFrame, label: Label, use: str) -> str:
+    """What rows to train or to validate on have not and need, in words; empty when nothing."""
     if label.classes:
         there = set(rows["label"].unique().tolist())
         missing = [name for place, name in enumerate(label.classes) if place not in there]
-        told = f"none of the {len(rows)} labels to {{use}} on is {' or '.join(missing)}"
+        told = f"none of the {len(rows)} labels to {use} on is {' or '.join(missing)}"
         return told if missing else ""
     if len(rows["label"].unique()) > 1:
         return ""
     if rows.empty:
-        return "there are no labels to {use} on"
-    return f"all {len(rows)} labels to {{use}} on are {rows['label'].iloc[0]}"
+        return f"there are no labels to {use} on"
+    return f"all {len(rows)} labels to {use} on are {rows['label'].iloc[0]}"
 
 
 def _check_any(frame: pd.DataFrame, label: Label) -> None:

@@ -177,6 +177,12 @@ def test_a_class_without_a_label_is_named() -> None:
         split_rows(wines("class_0", "class_2"), WINE)
 
 
+def test_a_class_may_be_named_by_any_text() -> None:
+    wine = replace(WINE, label=replace(WINE.label, classes=("class_0", "{red}", "class_2")))
+    with pytest.raises(BadData, match=r"none of the \d+ labels to train on is \{red\}"):
+        split_rows(wines("class_0", "class_2"), wine)
+
+
 def test_a_label_that_is_no_class_or_no_number_is_bad_data() -> None:
     with pytest.raises(BadData, match="40 of 160 labels are none of class_0, class_1, class_2"):
         split_rows(wines("class_0", "class_1", "class_2", "red"), WINE)
