@@ -114,9 +114,9 @@ class Settings:
         return f"postgresql://{user}@{self.postgres_host}:{self.postgres_port}/{database}"
 
     @property
-    def product(self) -> str:
-        """The product that is meant when none is named."""
-        return self.products.split(",")[0].strip()
+    def product_names(self) -> tuple[str, ...]:
+        """The ML products; the first is meant when none is named."""
+        return tuple(name.strip() for name in self.products.split(","))
 
     @property
     def stack_dir(self) -> Path:
@@ -182,10 +182,10 @@ def load() -> Settings:
     return read(_given())
 
 
-def default_product() -> str:
-    """The product that a command without --project is about, whatever else is set wrongly."""
+def product_names() -> tuple[str, ...]:
+    """The settings' ML products alone, whatever else is set wrongly."""
     given = _given()
-    return read({name: given[name] for name in given if name == "ESPALIER_PRODUCTS"}).product
+    return read({name: given[name] for name in given if name == "ESPALIER_PRODUCTS"}).product_names
 
 
 def _given() -> dict[str, str]:

@@ -14,6 +14,6 @@ def add_project(parser: argparse.ArgumentParser, *, text: str = "the ML product"
         metavar="NAME",
         # Read only when it is not given; argparse hands a default that is text to the type.
         default="",
-        type=lambda name: name or settings.default_product(),
+        type=lambda name: name or settings.product_names()[0],
         help=f"{text}; default: the first of ESPALIER_PRODUCTS",
     )

@@ -77,7 +77,9 @@ def run(options: argparse.Namespace) -> int:
             with suppress(KeyboardInterrupt):
                 running.keep(serving.process)
         else:
-            console.say(summary.next_steps(project, named=project.name != settings.product))
+            console.say(
+                summary.next_steps(project, named=project.name != settings.product_names[0])
+            )
     return 0
 
 

@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         asked = _parser(program).parse_args(argv)
         # A program of one product names it, and a caller may name it again.
-        asked.project = tuple(dict.fromkeys(asked.project or _products()))
+        asked.project = tuple(dict.fromkeys(asked.project or settings.product_names()))
         if len(asked.project) == 1:
             program = f"{asked.project[0]}-server"
         if asked.new_token is not None:
@@ -45,10 +45,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         # Ctrl-C before the server could take it as a signal to drain.
         return 130
-
-
-def _products() -> list[str]:
-    return [name.strip() for name in settings.load().products.split(",")]
 
 
 def _print_token(name: str) -> None:
