@@ -10,9 +10,9 @@ from espalier.cli.console import COLUMNS
 from espalier.cli.loop import Predicted
 from espalier.cli.stack import Serving, Stack
 from espalier.cli.tables import steps
-from espalier.monitoring.performance import title
 from espalier.project import Project, Task
 from espalier.registry.download import Champion
+from espalier.training.evaluate import title
 
 _INDENT = " " * 13
 

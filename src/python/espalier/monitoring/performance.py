@@ -7,15 +7,6 @@ from datetime import date
 
 from espalier.training.evaluate import Interval
 
-_TITLES = {
-    "roc_auc": "ROC-AUC",
-    "pr_auc": "PR-AUC",
-    "macro_f1": "macro F1",
-    "r2": "R²",
-    "rmse": "RMSE",
-    "mae": "MAE",
-}
-
 
 @dataclass(frozen=True)
 class Measured:
@@ -83,8 +74,3 @@ class Live:
         """The champion role's measurement of the newest label time with the most answers."""
         champions = [p for p in self.performances if p.role == "champion"]
         return max(champions, key=lambda p: (p.label_time, p.rows), default=None)
-
-
-def title(metric: str) -> str:
-    """A metric's name as people write it."""
-    return _TITLES.get(metric, metric.replace("_", " "))

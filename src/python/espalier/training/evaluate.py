@@ -27,6 +27,14 @@ HIGHER_IS_BETTER = frozenset(
     {"roc_auc", "pr_auc", "lift_10", "accuracy", "balanced_accuracy", "macro_f1", "r2"}
 )
 DRAWS = 1000
+_TITLES = {
+    "roc_auc": "ROC-AUC",
+    "pr_auc": "PR-AUC",
+    "macro_f1": "macro F1",
+    "r2": "R²",
+    "rmse": "RMSE",
+    "mae": "MAE",
+}
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,11 @@ def metrics_of(task: Task) -> tuple[str, ...]:
 def main_metric(task: Task) -> str:
     """What says best how well a model tells rows apart: ROC-AUC, of a number R²."""
     return policies.METRICS[task.value][0]
+
+
+def title(metric: str) -> str:
+    """A metric's name as people write it."""
+    return _TITLES.get(metric, metric.replace("_", " "))
 
 
 def gain(metric: str, value: float | Floats, other: float | Floats) -> Any:

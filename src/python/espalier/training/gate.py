@@ -17,7 +17,7 @@ from espalier.errors import EspalierError
 from espalier.policies import Gate
 from espalier.project import Project, Task
 from espalier.registry.manifest import TOLERANCE, ModelManifest
-from espalier.training import schema, served
+from espalier.training import evaluate, schema, served
 from espalier.training.comparison import Comparison
 from espalier.training.evaluate import Floats
 from espalier.training.latency import one_row_milliseconds
@@ -126,7 +126,7 @@ def leakage(
     The value is the ROC-AUC, of a number R². The feature that it rests on most is named (see
     `permutation_importance`).
     """
-    name = "R²" if task is Task.REGRESSION else "ROC-AUC"
+    name = evaluate.title(evaluate.main_metric(task))
     passed = value <= gate.suspicious
     reason = f"{name} {value:.4f}, {gate.suspicious:g} would be suspicious"
     if not passed:

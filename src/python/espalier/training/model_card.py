@@ -50,7 +50,7 @@ def write(
         parts += ["## Slices", told, slices.table(segments, project.gate.metric)]
     parts += [
         "## What it rests on",
-        f"Fall of {'R²' if project.task is Task.REGRESSION else 'ROC-AUC'} when a feature's values "
+        f"Fall of {evaluate.title(evaluate.main_metric(project.task))} when a feature's values "
         "are permuted: "
         + ", ".join(f"{name} {fall:+.4f}" for name, fall in importance.items())
         + ".",

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from espalier.project import Task
+from espalier.training import evaluate
 from espalier.training.evaluate import Booleans, Floats, Labels
 
 _BINS = 10
@@ -54,7 +55,7 @@ def draw(
         _multiclass(pictures, labels, next(iter(scores.values())), classes)
     else:
         _regression(pictures, labels, scores)
-    main = "R²" if task is Task.REGRESSION else "ROC-AUC"
+    main = evaluate.title(evaluate.main_metric(task))
     with pictures.axes("importance", f"fall of {main} when permuted", "") as axes:
         names = list(importance)[::-1]
         axes.barh(names, [importance[name] for name in names], label="permutation importance")

@@ -12,13 +12,14 @@ from prefect import flow
 
 from espalier.errors import TooFewRows
 from espalier.monitoring import consistency, drift, live
-from espalier.monitoring.performance import Measured, Performance, ShadowComparison, title
+from espalier.monitoring.performance import Measured, Performance, ShadowComparison
 from espalier.orchestration import context, steps
 from espalier.orchestration.artifact import publish, version_page
 from espalier.project import Project
 from espalier.registry.download import FetchedModel, fetch_version
 from espalier.registry.manifest import CHAMPION
 from espalier.settings import Settings
+from espalier.training.evaluate import title
 
 
 @flow(name="monitor")
