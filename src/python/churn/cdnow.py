@@ -22,7 +22,7 @@ from pathlib import Path
 from churn.cdnow_log import Purchase, packaged_log, read_log
 from churn.project import PROJECT
 from espalier.errors import EspalierError, UsageError
-from espalier.project import Calendar
+from espalier.project import Calendar, batch_folder
 
 BATCHES = PROJECT.calendar
 BATCH_COUNT = 13
@@ -190,7 +190,7 @@ def _write_month(histories: Mapping[str, Sequence[Order]], number: int, out: Pat
     days = [FEATURE_MONTHS.as_of(month) for month in range(FEATURE_MONTH_COUNT)]
     feature_dates = [day for day in days if known_before < day <= as_of]
     label_dates = [day for day in days if known_before < day + HORIZON <= as_of]
-    folder = out / f"month_{number:03}"
+    folder = out / batch_folder(number)
     folder.mkdir(parents=True, exist_ok=True)
     return MonthSummary(
         folder=folder.name,

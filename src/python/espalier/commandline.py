@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from contextlib import contextmanager, suppress
+from datetime import UTC, date, datetime
 from types import FrameType
 from typing import NoReturn
 
@@ -22,6 +23,19 @@ class OneLineParser(argparse.ArgumentParser):
         """Say what is wrong and where help is."""
         # Whoever prints the error names the program.
         raise UsageError(message, fix=f"see {self.prog} --help")
+
+
+def day(text: str) -> date:
+    """A day, as the type of an option.
+
+    Raises:
+        argparse.ArgumentTypeError: it is not a day, as 1998-06-30.
+    """
+    # fromisoformat would also take 19970630 and 1997-W27-1.
+    if re.fullmatch(r"\d{4}-\d\d-\d\d", text, re.ASCII):
+        with suppress(ValueError):
+            return date.fromisoformat(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a day, as 1998-06-30")
 
 
 def midnight(text: str) -> datetime:

@@ -65,6 +65,11 @@ class FeatureView:
     ttl: timedelta
 
 
+def batch_folder(month: int) -> str:
+    """The name of a batch's folder, by the batch's number."""
+    return f"month_{month:03}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Calendar:
     """When batches come: `month_000` is known on `first`, each later one a month end later."""

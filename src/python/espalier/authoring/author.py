@@ -28,7 +28,7 @@ from espalier.authoring.infer import Inference
 from espalier.authoring.project_code import Product
 from espalier.authoring.source import Sheet, check_columns
 from espalier.errors import EspalierError, UsageError
-from espalier.project import Project
+from espalier.project import Project, batch_folder
 
 ANSWERS = "answers.toml"
 
@@ -153,7 +153,7 @@ def add_batch(root: Path, project: Project, sheets: Sequence[Sheet], as_of: date
     answers = answering.read(path)
     month = project.calendar.month(as_of)
     seeds = root / "data" / "seeds" / project.name
-    target = seeds / f"month_{month:03}"
+    target = seeds / batch_folder(month)
     if target.exists():
         raise UsageError(
             f"{target.relative_to(root)} is there already",

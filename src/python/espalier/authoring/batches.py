@@ -15,7 +15,7 @@ from espalier.authoring.convert import Converted, convert
 from espalier.authoring.kinds import first_row
 from espalier.authoring.source import Sheet
 from espalier.errors import BadData
-from espalier.project import Calendar
+from espalier.project import Calendar, batch_folder
 
 # What came before the newest months is the history that month_000 brings.
 _MONTHS_OF_THEIR_OWN = 6
@@ -45,7 +45,7 @@ class Batches:
     def folders(self) -> Mapping[str, Tables]:
         """The same by the folder's name."""
         calendar = Calendar(first=self.first)
-        return {f"month_{calendar.month(day):03}": made for day, made in self.tables.items()}
+        return {batch_folder(calendar.month(day)): made for day, made in self.tables.items()}
 
 
 def all_rows(sheets: Sequence[Sheet]) -> pd.DataFrame:

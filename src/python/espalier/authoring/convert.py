@@ -10,7 +10,7 @@ import pandas as pd
 from espalier.authoring import days
 from espalier.authoring.answers import NONE, ROW, Answers, As, Feature
 from espalier.authoring.infer import key_name
-from espalier.authoring.kinds import NULLS, TRUE, first_row
+from espalier.authoring.kinds import TRUE, first_row, with_nulls
 from espalier.errors import BadData
 from espalier.project import Task
 
@@ -114,7 +114,7 @@ def _days(rows: pd.DataFrame, answers: Answers, as_of: date | None) -> pd.Series
         assert as_of is not None
         return pd.Series(pd.Timestamp(as_of), index=rows.index)
     assert answers.time is not None
-    values = _known(rows[answers.time])
+    values = with_nulls(rows[answers.time])
     found = days.parsed(values, (answers.date_formats or {})[answers.time])
     if (wrong := found.isna()).any():
         row = first_row(wrong)
@@ -127,10 +127,6 @@ def _days(rows: pd.DataFrame, answers: Answers, as_of: date | None) -> pd.Series
     return found
 
 
-def _known(values: pd.Series) -> pd.Series:
-    return values.mask(values.str.lower().isin(NULLS), None)
-
-
 def _feature(
     values: pd.Series, feature: Feature, day: pd.Series, unknown: dict[str, int]
 ) -> pd.Series:
@@ -141,15 +137,17 @@ def _feature(
             if missed := int((found.isna() & values.notna()).sum()):
                 unknown[feature.name] = missed
         case As.TRUTH:
-            found = _known(values).str.lower().map(lambda v: "1" if v in TRUE else "0", "ignore")
+            found = (
+                with_nulls(values).str.lower().map(lambda v: "1" if v in TRUE else "0", "ignore")
+            )
         case As.DAYS:
-            there = _known(values)
+            there = with_nulls(values)
             past = days.parsed(there, feature.date_format)
             _check_all(feature, there, past)
             distance = (day.dt.normalize() - past).dt.days
             found = distance.map(lambda d: str(int(d)), na_action="ignore")
         case _:
-            found = _known(values)
+            found = with_nulls(values)
     return found.astype(object).where(found.notna(), None)
 
 
@@ -166,7 +164,7 @@ def _check_all(feature: Feature, there: pd.Series, past: pd.Series) -> None:
 def _labels(rows: pd.DataFrame, answers: Answers) -> pd.Series:
     if answers.label not in rows.columns:
         return pd.Series(None, index=rows.index, dtype=object)
-    values = _known(rows[answers.label])
+    values = with_nulls(rows[answers.label])
     known = values.notna()
     if answers.task == Task.BINARY.value:
         strange = known & ~values.isin(answers.classes or ())

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import date, timedelta
+from datetime import date
 from itertools import pairwise
 
 import pandas as pd
+
+from espalier.project import Calendar
 
 ISO, TIME, QUARTER, MONTH, YEAR = "%Y-%m-%d", "time", "quarter", "%Y-%m", "%Y"
 # What a value looks like in each format; the parser then says whether it is a day.
@@ -86,13 +88,12 @@ def several_formats(values: pd.Series) -> str:
 
 def month_end(day: date) -> date:
     """The last day of a day's month."""
-    following = (day.replace(day=28) + timedelta(days=4)).replace(day=1)
-    return following - timedelta(days=1)
+    return Calendar(first=day).as_of(0)
 
 
 def last_month_end(today: date) -> date:
     """The newest month end up to a day."""
-    return today if month_end(today) == today else today.replace(day=1) - timedelta(days=1)
+    return Calendar(first=today).newest(today)
 
 
 def usual_gap(month_ends: Sequence[date]) -> int:

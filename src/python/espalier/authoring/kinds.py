@@ -60,10 +60,14 @@ class Profile:
         return self.nulls == 0 and self.distinct == self.rows
 
 
+def with_nulls(values: pd.Series) -> pd.Series:
+    """The values with null in the place of words for it."""
+    return values.mask(values.str.lower().isin(NULLS), None)
+
+
 def without_null_words(values: pd.Series) -> pd.Series:
     """The values that are there, without words for null."""
-    there = values.dropna()
-    return there[~there.str.lower().isin(NULLS)]
+    return with_nulls(values).dropna()
 
 
 def profile(

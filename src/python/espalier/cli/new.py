@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
+from espalier import commandline
 from espalier.authoring import answers as answering
 from espalier.authoring import author, checkout, names, source
 from espalier.authoring.answers import Answers
@@ -49,7 +50,12 @@ def add_answers(parser: argparse._ActionsContainer) -> None:
     add("--label", metavar="COLUMN", help="what is predicted")
     add("--task", help="binary, multiclass or regression")
     add("--positive", metavar="VALUE", help="the label's value that is looked for")
-    add("--as-of", type=_day, metavar="DAY", help="the month's end that one day's files are of")
+    add(
+        "--as-of",
+        type=commandline.day,
+        metavar="DAY",
+        help="the month's end that one day's files are of",
+    )
     add("--horizon-days", type=int, metavar="N", help="days from the time until the label is known")
     add("--unlabelled", choices=("keep", "drop"), help="what becomes of rows without a label")
     add("--drop", action="append", metavar="COLUMN", help="leave a column out; may be repeated")
@@ -63,7 +69,9 @@ def add_batch_arguments(parser: argparse.ArgumentParser) -> None:
     """Add-batch's options."""
     parser.add_argument("name", help="the product")
     parser.add_argument("--from", dest="source", type=Path, required=True, metavar="FILE")
-    parser.add_argument("--as-of", type=_day, required=True, metavar="DAY", help="a month's end")
+    parser.add_argument(
+        "--as-of", type=commandline.day, required=True, metavar="DAY", help="a month's end"
+    )
     _add_root(parser)
     parser.set_defaults(run=run_add_batch)
 
@@ -76,13 +84,6 @@ def _add_root(parser: argparse.ArgumentParser) -> None:
 
 def _columns(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(","))
-
-
-def _day(text: str) -> date:
-    try:
-        return date.fromisoformat(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a day, as 1998-06-30") from error
 
 
 def given_by(options: argparse.Namespace) -> Answers:

@@ -8,10 +8,10 @@ import re
 import types
 import typing
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from datetime import date
 from typing import Any
 
+from espalier import commandline
 from espalier.commandline import OneLineParser
 
 
@@ -39,7 +39,7 @@ def parser_of(function: Callable[..., Any], program: str, **fixed: str) -> OneLi
                 required=required,
                 default=default,
                 help=text,
-                type=_day if kind is date else kind,
+                type=commandline.day if kind is date else kind,
                 metavar={date: "YYYY-MM-DD", int: "N"}.get(kind, name.upper()),
             )
     return parser
@@ -52,14 +52,6 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> dict[str
         UsageError: an option is unknown, missing or does not parse.
     """
     return vars(parser.parse_args(arguments))
-
-
-def _day(text: str) -> date:
-    # fromisoformat would also take 19970630 and 1997-W27-1.
-    if re.fullmatch(r"\d{4}-\d\d-\d\d", text, re.ASCII):
-        with suppress(ValueError):
-            return date.fromisoformat(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not a day, as 1998-06-30")
 
 
 def _scalar(hint: Any) -> Any:

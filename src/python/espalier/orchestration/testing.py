@@ -21,6 +21,7 @@ from espalier.orchestration.prefect_server import (
     prefect_server_command,
 )
 from espalier.processes import Process, python_environment, reserved_port
+from espalier.project import batch_folder
 
 SEEDS = Path("data/seeds").absolute()
 
@@ -31,7 +32,7 @@ def whole_history(folder: Path, *, months: int) -> Path:
     A first batch brings the history before it, so the flows can train after one ingest.
     """
     folder.mkdir(parents=True)
-    sources = [SEEDS / "churn" / f"month_{number:03}" for number in range(months)]
+    sources = [SEEDS / "churn" / batch_folder(number) for number in range(months)]
     for name in ("users", "features", "labels"):
         # Each batch lists all customers, the others what is new.
         parts = [source / f"{name}.csv" for source in sources[-1 if name == "users" else 0 :]]

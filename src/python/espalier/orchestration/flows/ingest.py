@@ -11,6 +11,7 @@ from prefect import flow
 from espalier.ingest import run
 from espalier.orchestration import arrival, context, steps
 from espalier.orchestration.artifact import publish
+from espalier.project import batch_folder
 
 
 @flow(name="ingest")
@@ -45,7 +46,7 @@ def _ingest(
         configured, product = begun.settings, begun.project
         if source is None:
             month = product.calendar.month(as_of)
-            source = configured.data_dir / product.name / f"month_{month:03}"
+            source = configured.data_dir / product.name / batch_folder(month)
         if wait_seconds > 0:
             arrival.wait_for(source, seconds=wait_seconds)
         stored = run.ingest(
