@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import committed
 from docs import commands_page, contract_page, errors_page, metrics_page, settings_page
 
 FOLDER = Path("docs/reference")
@@ -28,13 +29,7 @@ def rendered(root: Path) -> dict[Path, str]:
 
 def main(root: Path) -> int:
     """Write the pages under `root`, the repository."""
-    for path, content in rendered(root).items():
-        file = root / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        if not file.exists() or file.read_text() != content:
-            file.write_text(content)
-            print(f"wrote {path}")
-    return 0
+    return committed.renew(root, rendered(root))
 
 
 if __name__ == "__main__":

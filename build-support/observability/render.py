@@ -17,6 +17,7 @@ import yaml
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
+import committed
 from observability import dashboards, dashboards_serving, grafana_rules, prometheus_rules, slo
 
 SLO = Path("deploy/prometheus/slo.toml")
@@ -71,13 +72,7 @@ def as_json(board: Dashboard) -> str:
 
 def main(root: Path) -> int:
     """Write the files under `root`, the repository."""
-    for path, content in rendered(slo.load(root / SLO)).items():
-        file = root / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        if not file.exists() or file.read_text() != content:
-            file.write_text(content)
-            print(f"wrote {path}")
-    return 0
+    return committed.renew(root, rendered(slo.load(root / SLO)))
 
 
 if __name__ == "__main__":

@@ -15,11 +15,10 @@ import pytest
 from espalier.errors import BadData, CheckRefused, ScoreInvalid
 from espalier.ingest.run import ingest
 from espalier.policies import Serving, Validation
-from espalier.postgres import embedded, migrate
-from espalier.postgres.connect import connect
 from espalier.project import Project
-from espalier.registry import loadable, mlflow_server
+from espalier.registry import loadable
 from espalier.registry.download import FetchedModel, fetch_document, fetch_version
+from espalier.registry.testing import database_and_mlflow
 from espalier.serving.decision import Policy, decide, judge
 from espalier.serving.loading import LoadedModel, load
 from espalier.serving.prediction import Prediction
@@ -58,22 +57,17 @@ class World:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("world")
-    with embedded.temporary() as server:
-        embedded.create_database(server, "mlflow")
-        with connect(server.dsn()) as connection:
-            migrate.migrate(connection)
-        log = folder / "mlflow.log"
-        with mlflow_server.serve(server.dsn("mlflow"), folder / "artifacts", log=log) as address:
-            for name, project in PROJECTS.items():
-                ingest(
-                    project,
-                    source=write(project, folder / name),
-                    as_of=AS_OF,
-                    dsn=server.dsn(),
-                    reports_dir=folder / "reports",
-                    who="tester",
-                )
-            yield World(server.dsn(), address, folder)
+    with database_and_mlflow(folder) as (server, address):
+        for name, project in PROJECTS.items():
+            ingest(
+                project,
+                source=write(project, folder / name),
+                as_of=AS_OF,
+                dsn=server.dsn(),
+                reports_dir=folder / "reports",
+                who="tester",
+            )
+        yield World(server.dsn(), address, folder)
 
 
 @pytest.fixture(scope="module")

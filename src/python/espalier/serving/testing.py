@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -21,6 +21,7 @@ from psycopg import sql
 from churn.project import PROJECT
 from espalier.features import layout
 from espalier.postgres.migrate import migrate
+from espalier.project import Project
 from espalier.registry.manifest import MANIFEST, ONNX, ModelManifest
 
 FEATURES = PROJECT.view.features
@@ -95,17 +96,31 @@ def write_model(folder: Path, *, slope: float = 0.01, **changes: object) -> Mode
 
 def create_online_table(dsn: str, entities: Sequence[str] = ENTITIES) -> None:
     """Make and fill the churn view's table, with one stale row and one with a null."""
-    table = sql.Identifier(layout.SCHEMA, layout.table_name(PROJECT.name, PROJECT.view.name))
-    columns = [
-        sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(kind))
-        for name, kind in zip(FEATURES, TYPES, strict=True)
-    ]
-    insert = sql.SQL("INSERT INTO {} VALUES ({})").format(
-        table, sql.SQL(", ").join([sql.Placeholder()] * (3 + len(FEATURES)))
-    )
     rows: list[list[object]] = [[e, FEATURE_TIME, FEATURE_TIME, *features_of(e)] for e in entities]
     rows.append([STALE, STALE_TIME, STALE_TIME, *features_of("u0010")])
     rows.append([NULLED, FEATURE_TIME, FEATURE_TIME, *features_of("u0010")[:-1], None])
+    fill_table(dsn, PROJECT, dict(zip(FEATURES, TYPES, strict=True)), rows)
+
+
+def fill_table(
+    dsn: str, project: Project, features: Mapping[str, str], rows: Sequence[Sequence[object]]
+) -> None:
+    """Make a view's online table as the store does, and fill it.
+
+    Args:
+        dsn: The database; it is migrated.
+        project: Whose view.
+        features: Their types in SQL, by name.
+        rows: The key, the event's and the creation's time, and the features.
+    """
+    table = sql.Identifier(layout.SCHEMA, layout.table_name(project.name, project.view.name))
+    columns = [
+        sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(kind))
+        for name, kind in features.items()
+    ]
+    insert = sql.SQL("INSERT INTO {} VALUES ({})").format(
+        table, sql.SQL(", ").join([sql.Placeholder()] * (3 + len(columns)))
+    )
     with psycopg.connect(dsn) as connection:
         migrate(connection)
         connection.execute(
@@ -113,9 +128,14 @@ def create_online_table(dsn: str, entities: Sequence[str] = ENTITIES) -> None:
         )
         connection.execute(
             sql.SQL(
-                "CREATE TABLE {} (user_id text PRIMARY KEY, event_timestamp timestamptz NOT NULL, "
+                "CREATE TABLE {} ({} {} PRIMARY KEY, event_timestamp timestamptz NOT NULL, "
                 "created_timestamp timestamptz, {})"
-            ).format(table, sql.SQL(", ").join(columns))
+            ).format(
+                table,
+                sql.Identifier(project.entity.join_key),
+                sql.SQL(project.key_type.value),
+                sql.SQL(", ").join(columns),
+            )
         )
         connection.cursor().executemany(insert, rows)
 

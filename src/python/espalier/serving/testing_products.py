@@ -11,16 +11,12 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
-import psycopg
 from numpy.typing import NDArray
-from psycopg import sql
 
 from espalier.contract import Column, ColumnType, Table
-from espalier.features import layout
-from espalier.postgres.migrate import migrate
 from espalier.project import Calendar, Entity, FeatureView, Label, Project, Task
 from espalier.registry.manifest import MANIFEST, ONNX, ModelManifest
-from espalier.serving.testing import FEATURE_TIME
+from espalier.serving.testing import FEATURE_TIME, fill_table
 
 CLASSES = ("barolo", "grignolino", "barbera")
 FEATURES = ("first", "second", "third")
@@ -147,35 +143,10 @@ def _onnx(task: Task, slope: float) -> bytes:
 
 def create_online_table(dsn: str, project: Project, keys: Sequence[str] | None = None) -> None:
     """Make and fill the online table of WINE or HOUSES."""
-    table = sql.Identifier(layout.SCHEMA, layout.table_name(project.name, project.view.name))
-    columns = sql.SQL(", ").join(
-        sql.SQL("{} double precision").format(sql.Identifier(name)) for name in FEATURES
-    )
     rows = [
         (key, FEATURE_TIME, FEATURE_TIME, *features_of(key)) for key in keys or KEYS[project.name]
     ]
-    with psycopg.connect(dsn) as connection:
-        migrate(connection)
-        connection.execute(
-            sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(layout.SCHEMA))
-        )
-        connection.execute(
-            sql.SQL(
-                "CREATE TABLE {} ({} {} PRIMARY KEY, event_timestamp timestamptz NOT NULL, "
-                "created_timestamp timestamptz, {})"
-            ).format(
-                table,
-                sql.Identifier(project.entity.join_key),
-                sql.SQL(project.key_type.value),
-                columns,
-            )
-        )
-        connection.cursor().executemany(
-            sql.SQL("INSERT INTO {} VALUES ({})").format(
-                table, sql.SQL(", ").join([sql.Placeholder()] * (3 + len(FEATURES)))
-            ),
-            rows,
-        )
+    fill_table(dsn, project, dict.fromkeys(FEATURES, "double precision"), rows)
 
 
 def write_packages(folder: Path) -> None:

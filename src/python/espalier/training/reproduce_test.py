@@ -18,8 +18,9 @@ from espalier.ingest.run import ingest
 from espalier.postgres import embedded, migrate
 from espalier.postgres.connect import connect
 from espalier.processes import free_port
-from espalier.registry import ledger, mlflow_server
+from espalier.registry import ledger
 from espalier.registry.manifest import ONNX, PROVENANCE
+from espalier.registry.testing import database_and_mlflow
 from espalier.registry.versions import list_versions
 from espalier.training import provenance
 from espalier.training import reproduce as module
@@ -75,24 +76,19 @@ def store(dsn: str, month: int, reports: Path, *, source: Path = SEEDS, revision
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("world")
-    with embedded.temporary() as server:
-        embedded.create_database(server, "mlflow")
-        with connect(server.dsn()) as connection:
-            migrate.migrate(connection)
-        log = folder / "mlflow.log"
-        with mlflow_server.serve(server.dsn("mlflow"), folder / "artifacts", log=log) as uri:
-            for month in MONTHS:
-                store(server.dsn(), month, folder)
-            trained = train(
-                PROJECT,
-                as_of=AS_OF,
-                dsn=server.dsn(),
-                tracking_uri=uri,
-                who="tester",
-                program=PROGRAM,
-            )
-            assert trained.version == "1"
-            yield World(server, uri, folder)
+    with database_and_mlflow(folder) as (server, uri):
+        for month in MONTHS:
+            store(server.dsn(), month, folder)
+        trained = train(
+            PROJECT,
+            as_of=AS_OF,
+            dsn=server.dsn(),
+            tracking_uri=uri,
+            who="tester",
+            program=PROGRAM,
+        )
+        assert trained.version == "1"
+        yield World(server, uri, folder)
 
 
 def changed(found: Reproduction, part: str) -> list[str]:

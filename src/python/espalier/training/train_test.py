@@ -18,12 +18,12 @@ from espalier.errors import BadData, CheckRefused, DependencyUnreachable
 from espalier.features.point_in_time import features_at, training_set
 from espalier.ingest.run import ingest
 from espalier.policies import Gate, Search
-from espalier.postgres import embedded, migrate
 from espalier.postgres.connect import connect
 from espalier.processes import free_port
-from espalier.registry import ledger, mlflow_server, promotion, versions
+from espalier.registry import ledger, promotion, versions
 from espalier.registry.download import FetchedModel, current_version, fetch_version
 from espalier.registry.rest import MlflowRest
+from espalier.registry.testing import database_and_mlflow
 from espalier.training import evaluate, judging, onnx_export, served, skops_file
 from espalier.training.fitting import matrix
 from espalier.training.program import Program
@@ -69,24 +69,17 @@ class World:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("world")
-    with embedded.temporary() as server:
-        embedded.create_database(server, "mlflow")
-        with connect(server.dsn()) as connection:
-            migrate.migrate(connection)
-        artifacts = folder / "artifacts"
-        with mlflow_server.serve(
-            server.dsn("mlflow"), artifacts, log=folder / "mlflow.log"
-        ) as address:
-            for month in range(5):
-                ingest(
-                    PROJECT,
-                    source=SEEDS / f"month_{month:03}",
-                    as_of=PROJECT.calendar.as_of(month),
-                    dsn=server.dsn(),
-                    reports_dir=folder / "reports",
-                    who="tester",
-                )
-            yield World(server.dsn(), address, artifacts)
+    with database_and_mlflow(folder) as (server, address):
+        for month in range(5):
+            ingest(
+                PROJECT,
+                source=SEEDS / f"month_{month:03}",
+                as_of=PROJECT.calendar.as_of(month),
+                dsn=server.dsn(),
+                reports_dir=folder / "reports",
+                who="tester",
+            )
+        yield World(server.dsn(), address, folder / "artifacts")
 
 
 @pytest.fixture(scope="module")
