@@ -33,7 +33,7 @@ def wrong(call: Call, *, whole: bool = True) -> str:
         return _wrong_goal(call, whole=whole)
     found = _PROGRAM.fullmatch(call.program)
     if call.program == "espalier.pex":
-        parser = cli._parser()  # noqa: SLF001  # the command's own
+        parser = cli.command_line()
     elif found is None:
         return ""
     elif made := _program(found["product"], found["kind"]):
@@ -62,7 +62,7 @@ def _wrong_goal(call: Call, *, whole: bool) -> str:
 
 def _program(product: str, kind: str) -> argparse.ArgumentParser | None:
     if kind == "server":
-        return serving._parser(product)  # noqa: SLF001
+        return serving.command_line(product)
     try:
         flow: Any = load_function(f"espalier.orchestration.flows.{kind}:{kind}")
     except ConfigurationError:

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterator
 
 from docs.markup import code, page, table
-from espalier.cli.main import _parser as platform_parser
+from espalier.cli.main import command_line as platform
 from espalier.orchestration.flows.ingest import ingest
 from espalier.orchestration.flows.loop import loop
 from espalier.orchestration.flows.materialize import materialize
@@ -14,7 +14,7 @@ from espalier.orchestration.flows.monitor import monitor
 from espalier.orchestration.flows.score import score
 from espalier.orchestration.flows.train import train
 from espalier.orchestration.options import parser_of
-from espalier.serving.main import _parser as server_parser
+from espalier.serving.main import command_line as server
 
 _PRODUCT = "churn"
 _FLOWS = (ingest, materialize, train, monitor, score, loop)
@@ -27,11 +27,11 @@ environment sets in [settings](settings.md).
 
 def rendered() -> str:
     """The page."""
-    programs = [platform_parser()]
+    programs = [platform()]
     programs += [
         parser_of(flow.fn, f"{_PRODUCT}-{flow.name}.pex", project=_PRODUCT) for flow in _FLOWS
     ]
-    programs.append(server_parser(f"{_PRODUCT}-server.pex"))
+    programs.append(server(f"{_PRODUCT}-server.pex"))
     programs[0].prog = "espalier.pex"
     sections = [section for program in programs for section in _sections(program, program.prog, 2)]
     return page(

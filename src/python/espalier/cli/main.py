@@ -14,14 +14,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand; give the exit code."""
 
     def body() -> int:
-        options = _parser().parse_args(arguments)
+        options = command_line().parse_args(arguments)
         code: int = options.run(options)
         return code
 
     return commandline.run("espalier", body, interrupted="interrupted; nothing is left running")
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
+    """All commands with their options; the reference and the pages' tests read it too."""
     parser = OneLineParser("espalier", description="An MLOps platform on one machine or many.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     # "up" is what `./pants quickstart` calls, see [cli.alias] in pants.toml.

@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     program = "espalier-server"
     try:
-        asked = _parser(program).parse_args(argv)
+        asked = command_line(program).parse_args(argv)
         # A program of one product names it, and a caller may name it again.
         asked.project = tuple(dict.fromkeys(asked.project or settings.product_names()))
         if len(asked.project) == 1:
@@ -59,7 +59,8 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(message, fix="see --help")
 
 
-def _parser(program: str) -> argparse.ArgumentParser:
+def command_line(program: str) -> argparse.ArgumentParser:
+    """The options; the reference and the pages' tests read them too."""
     parser = _Parser(
         prog=program,
         description="Serves the champion models of one or several projects over gRPC and HTTP.",
