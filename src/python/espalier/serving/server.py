@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -113,20 +114,14 @@ async def serve(
             addresses = Addresses(grpc_address, http_address)
             _log.info("listening", extra={"grpc": addresses.grpc, "http": addresses.http})
 
-            async def publish(model: str, is_ready: bool) -> None:  # noqa: FBT001  # see `run`
-                await told.set(model, is_ready=is_ready)
-                if model:
-                    metrics.of(model).ready(is_ready=is_ready)
-                    return
-                metrics.ready(is_ready=is_ready)
-                _log.info("ready" if is_ready else "not ready")
-                if is_ready and ready is not None:
+            def say_ready() -> None:
+                if ready is not None:
                     ready(addresses)
 
             promoted = {one.product.name: one.keeper.promoted for one in running}
             background = [
                 *(loop.create_task(work) for one in running for work in one.work()),
-                loop.create_task(readiness.run(publish)),
+                loop.create_task(readiness.run(_publisher(told, metrics, say_ready))),
                 logging_task := loop.create_task(log.run()),
                 loop.create_task(_sample(metrics)),
                 loop.create_task(promotions.listen(options.dsn, promoted)),
@@ -198,6 +193,37 @@ async def _close(readers: Iterable[ClosableReader], tracing: Tracing | None) -> 
         await reader.close()
     if tracing is not None:
         await asyncio.to_thread(tracing.close, _LOG_SECONDS)
+
+
+def _publisher(
+    told: health.Health, metrics: Metrics, say_ready: Callable[[], None]
+) -> Callable[[str, bool], Awaitable[None]]:
+    """What a change of a model's readiness, or of the whole server's, is told to."""
+
+    async def publish(model: str, is_ready: bool) -> None:  # noqa: FBT001  # see `run`
+        if is_ready:
+            _spare_what_stays()
+        await told.set(model, is_ready=is_ready)
+        if model:
+            metrics.of(model).ready(is_ready=is_ready)
+            return
+        metrics.ready(is_ready=is_ready)
+        _log.info("ready" if is_ready else "not ready")
+        if is_ready:
+            say_ready()
+
+    return publish
+
+
+def _spare_what_stays() -> None:
+    """Have the garbage collector pass over what was loaded, once.
+
+    A full collection goes through all modules and models, and no request is answered meanwhile: of
+    64 callers over HTTP one in a hundred waited 84 ms, and 40 without.
+    """
+    if not gc.get_freeze_count():
+        gc.collect()
+        gc.freeze()
 
 
 async def _sample(metrics: Metrics) -> None:
