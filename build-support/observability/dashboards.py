@@ -169,8 +169,8 @@ def drift() -> Dashboard:
     )
 
     def live(title: str, metric: str, what: str) -> Panel:
-        chosen = f'{{{_PROJECT},metric="{metric}"}}'
-        name = "{{project}} v{{model_version}} {{role}}"
+        chosen = f'{{{_PROJECT},metric=~"{metric}"}}'
+        name = "{{project}} {{metric}} v{{model_version}} {{role}}"
         return lines(
             title,
             f"{what}, of what was served at the newest label time, with its interval.",
@@ -266,9 +266,17 @@ def drift() -> Dashboard:
             (
                 "Live performance",
                 [
-                    live("ROC-AUC", "roc_auc", "How well the scores rank"),
-                    live("PR-AUC", "pr_auc", "Precision over recall"),
-                    live("Brier score", "brier", "Mean squared error of the scores"),
+                    live("ROC-AUC, R²", "roc_auc|r2", "How well the scores rank, or fit numbers"),
+                    live(
+                        "PR-AUC, accuracy",
+                        "pr_auc|accuracy|balanced_accuracy",
+                        "Precision over recall; of several classes the share that was right",
+                    ),
+                    live(
+                        "Errors",
+                        "brier|log_loss|rmse|mae",
+                        "Errors of the probabilities, or of the numbers; less is better",
+                    ),
                     lines(
                         "Labels with a served prediction",
                         "How many labels of the newest label time had one.",

@@ -160,6 +160,14 @@ METRICS: tuple[Metric, ...] = (
         "GROUP BY project",
     ),
     Metric(
+        "live_shortfall",
+        "How much worse than promised the champion does for sure, by its gate's metric; 0: it does not.",
+        ("project",),
+        "SELECT project, live_shortfall FROM (SELECT DISTINCT ON (project) project, live_shortfall"
+        " FROM espalier.actions ORDER BY project, as_of DESC, id DESC) AS newest"
+        " WHERE live_shortfall IS NOT NULL",
+    ),
+    Metric(
         "shadow_difference",
         "The shadow's metric less the champion's, on the same rows of the newest label time.",
         ("project", "champion", "shadow", "metric"),

@@ -51,6 +51,9 @@ INSERT INTO espalier.online_offline (run_id, project, as_of, column_name, rows, 
     VALUES ('30000000-0000-0000-0000-000000000000', 'shop', '1997-06-30', 'amount', 200, 3, null,
             null),
            ('30000000-0000-0000-0000-000000000000', 'shop', '1997-06-30', null, 200, 5, 1, 10);
+INSERT INTO espalier.actions (project, as_of, snapshot_id, decision, why, live_shortfall)
+    SELECT 'shop', day, (SELECT max(id) FROM espalier.snapshots), 'none', 'for a test', worse
+    FROM (VALUES (date '1997-05-31', 0), ('1997-06-30', 0.03)) AS rows(day, worse);
 CREATE TABLE online.shop_monthly (shop_id text, event_timestamp timestamptz);
 INSERT INTO online.shop_monthly VALUES ('s', clock_timestamp() - interval '3 days');
 """
@@ -102,6 +105,7 @@ def test_what_is_stored_is_told(dsn: str) -> None:
     assert told["espalier_drift_verdict", "shop", "training"] == 1
     assert told["espalier_live_value", "shop", "4", "champion", "roc_auc"] == 0.7
     assert told["espalier_live_answers", "shop", "4", "champion"] == 90
+    assert told["espalier_live_shortfall", "shop"] == 0.03
     assert told["espalier_online_offline_mismatch_ratio", "shop", "amount"] == 3 / 200
     assert told["espalier_online_offline_mismatched_ratio", "shop"] == 5 / 200
     assert told["espalier_online_offline_stale_ratio", "shop"] == 10 / 200

@@ -92,12 +92,13 @@ def decide(
     assert snapshot is not None, "the caller ingested it"
     connection.execute(
         "INSERT INTO espalier.actions (project, as_of, snapshot_id, champion, decision, why, drift, "
-        "live_value, live_high, expected, live_low, finished_at) VALUES (%s, %s, %s, %s, %s, %s, %s, "
-        "%s, %s, %s, %s, CASE WHEN %s = 'train' THEN NULL ELSE now() END) ON CONFLICT DO NOTHING",
+        "live_value, live_high, expected, live_low, live_shortfall, finished_at) VALUES (%s, %s, %s, %s, "
+        "%s, %s, %s, %s, %s, %s, %s, %s, CASE WHEN %s = 'train' THEN NULL ELSE now() END) "
+        "ON CONFLICT DO NOTHING",
         [
             *(project.name, as_of, snapshot.id, champion and champion.version, decision, why),
             *(signals.drift, signals.live_value, signals.live_high, signals.expected),
-            *(signals.live_low, decision),
+            *(signals.live_low, _shortfall(project, signals), decision),
         ],
     )
     connection.commit()
@@ -168,22 +169,26 @@ def _decision(
 
 def _reasons(project: Project, signals: Signals) -> list[str]:
     reasons = ["drift"] if signals.drift else []
-    metric, margin = project.gate.metric, project.retraining.performance_margin
-    rises = metric in HIGHER_IS_BETTER
-    # The end of the interval that is best for the champion.
-    best, value, expected = (
-        signals.live_high if rises else signals.live_low,
-        signals.live_value,
-        signals.expected,
-    )
-    if best is None or value is None or expected is None:
-        return reasons
-    if best < expected - margin if rises else best > expected + margin:
+    if _shortfall(project, signals):
+        metric = project.gate.metric
+        rises = metric in HIGHER_IS_BETTER
+        best = signals.live_high if rises else signals.live_low
         reasons.append(
-            f"live {metric} {value:.3f} (at {'most' if rises else 'least'} {best:.3f}) "
-            f"where validation promised {expected:.3f}"
+            f"live {metric} {signals.live_value:.3f} (at {'most' if rises else 'least'} {best:.3f}) "
+            f"where validation promised {signals.expected:.3f}"
         )
     return reasons
+
+
+def _shortfall(project: Project, signals: Signals) -> float | None:
+    """By how much live performance is worse than promised; 0 within the margin, None: not known."""
+    rises = project.gate.metric in HIGHER_IS_BETTER
+    # The end of the interval that is best for the champion.
+    best, expected = signals.live_high if rises else signals.live_low, signals.expected
+    if best is None or expected is None:
+        return None
+    worse = expected - best if rises else best - expected
+    return worse if worse > project.retraining.performance_margin else 0.0
 
 
 def _held(connection: Connection, project: Project, as_of: date, champion: Champion) -> str | None:

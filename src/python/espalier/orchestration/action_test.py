@@ -85,6 +85,12 @@ def decide(connection: Connection, as_of: date = JULY, **of: str) -> tuple[str, 
     return found.decision, found.why
 
 
+def shortfall(connection: Connection) -> float | None:
+    row = connection.execute("SELECT live_shortfall FROM espalier.actions").fetchone()
+    assert row is not None
+    return None if row[0] is None else float(row[0])
+
+
 def test_without_a_model_one_is_trained(connection: Connection) -> None:
     found = action.decide(connection, PROJECT, as_of=JULY, champion=None)
     assert (found.decision, found.why) == ("train", "there is no model yet")
@@ -111,6 +117,16 @@ def test_lost_performance_asks_for_it(connection: Connection) -> None:
         "train",
         "live roc_auc 0.700 (at most 0.770) where validation promised 0.800",
     )
+    assert shortfall(connection) == pytest.approx(0.03)
+
+
+def test_how_much_performance_was_lost_is_kept_for_the_exporter(connection: Connection) -> None:
+    decide(connection)
+    assert shortfall(connection) is None
+    served(connection, 0.79, 0.81, label_time=JUNE)
+    connection.execute("DELETE FROM espalier.actions")
+    decide(connection)
+    assert shortfall(connection) == 0
 
 
 @pytest.mark.parametrize(
@@ -132,6 +148,7 @@ def test_of_a_metric_that_falls_as_models_improve_the_lower_end_counts(
     )
     assert (found.decision, found.why) == (decision, why)
     assert (found.signals.live_low, found.signals.live_high) == (low, 0.6)
+    assert shortfall(connection) == pytest.approx(0.07 if decision == "train" else 0)
 
 
 def test_labels_that_were_not_known_then_say_nothing(connection: Connection) -> None:
