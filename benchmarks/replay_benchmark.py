@@ -1,10 +1,9 @@
 """The months of the churn product, one after the other, through the loop flow: what it did in each.
 
 Each replay has a PostgreSQL and an MLflow of its own. After a month's loop a prediction server
-predicts for every customer with the champion; its log is dated an hour into that day, so live
-performance comes three months later, with the labels. A month's row tells what the loop saw,
-decided and did. In resampled replays every month is a sample of the first month's customers, so
-that nothing changes but chance.
+predicts for every customer with the champion, as of that day, so live performance comes three months
+later, with the labels. A month's row tells what the loop saw, decided and did. In resampled replays
+every month is a sample of the first month's customers, so that nothing changes but chance.
 
 Each month's loop is run twice; that the second run changes nothing is checked. Ends with 1 when the
 real months led to no training beyond the first, or any resampled month asked for one.

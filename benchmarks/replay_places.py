@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +52,7 @@ class Place:
     environment: Mapping[str, str]
 
     def serve(self, day: date, users: Path) -> int:
-        """Have a server predict for all users of a file, an hour into that day; how many.
-
-        The server logs them with the time that it is; this moves them to the day that is played.
-        """
+        """Have a server predict for all users of a file as of that day, as it logs them; how many."""
         with users.open(newline="") as file:
             entities = [row[PROJECT.entity.join_key] for row in csv.DictReader(file)]
         with self._serving(day) as address, grpc.insecure_channel(address) as channel:
@@ -63,16 +60,15 @@ class Place:
             for first in range(0, len(entities), _AT_A_TIME):
                 asked = pb.BatchPredictRequest(entity_ids=entities[first : first + _AT_A_TIME])
                 stub.BatchPredict(asked, timeout=60)
-        at = datetime.combine(day, time(), tzinfo=UTC) + timedelta(hours=1)
         with connect(self.dsn) as connection:
-            moved = connection.execute(
-                "UPDATE espalier.predictions SET served_at = %s WHERE served_at > %s",
-                [at, at + timedelta(days=3650)],
-            ).rowcount
-            connection.commit()
-        if moved != len(entities):
-            raise RuntimeError(f"{moved} predictions of {len(entities)} were logged on {day}")
-        return moved
+            row = connection.execute(
+                "SELECT count(DISTINCT entity_id) FROM espalier.predictions WHERE served_at = %s",
+                [datetime.combine(day, time(), tzinfo=UTC)],
+            ).fetchone()
+        logged = row[0] if row else 0
+        if logged != len(entities):
+            raise RuntimeError(f"{logged} predictions of {len(entities)} were logged on {day}")
+        return len(entities)
 
     @contextmanager
     def _serving(self, day: date) -> Iterator[str]:
