@@ -142,8 +142,12 @@ def _idempotency_key(key: str) -> str:
 
 
 def _impossible(state: Any) -> str | None:
-    """Why nothing can be trained, when that is what a failed run says; it is our error's line."""
-    said = state.message or ""
-    # Prefect's message names the error's class.
-    refused = any(f"{kind.__name__}: " in said for kind in (CheckRefused, BadData))
-    return said if state.is_failed() and refused else None
+    """Why nothing can be trained, when that is what a failed run says: our error's own line."""
+    if not state.is_failed():
+        return None
+    # Prefect's message names the error's class before it.
+    for kind in (CheckRefused, BadData):
+        _, named, line = (state.message or "").partition(f"{kind.__name__}: ")
+        if named:
+            return line
+    return None

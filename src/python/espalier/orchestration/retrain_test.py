@@ -112,6 +112,13 @@ def test_a_training_that_crashed_is_asked_for_again_by_the_next_loop(
     assert len(versions.list_versions(mlflow, "churn")) == 1
 
 
+def test_a_training_that_labels_do_not_allow_is_told_by_its_own_words(looping: Programs) -> None:
+    source = f"--source={whole_history(looping.folder / 'batch', months=1)}"
+    done = looping.run("--as-of=1997-06-30", source, flow="loop", seconds=TRAINING_SECONDS)
+    assert (done.code, done.facts["outcome"]) == (0, "impossible"), done
+    assert done.facts["gate"].startswith("labels from 1997-03-31 to 1997-03-31 are too few months")
+
+
 @contextmanager
 def training_held(dsn: str) -> Iterator[None]:
     """A training waits at its first look at the champion, as while somebody promotes."""
