@@ -7,6 +7,7 @@ import os
 import pty
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,7 +69,8 @@ def test_a_file_of_one_day_becomes_a_product(new, root: Path):
     assert (
         found["build-support/macros/products.py"] == 'PRODUCTS = (\n    "churn",\n    "shop",\n)\n'
     )
-    assert '"churn", "espalier", "shop"]' in found["pyproject.toml"]
+    isort = tomllib.loads(found["pyproject.toml"])["tool"]["ruff"]["lint"]["isort"]
+    assert isort["known-first-party"] == sorted(["churn", "espalier", "shop"])
     assert found["deploy/prefect/deployments.toml"].count('project = "shop"') == 6
     # Of the first customer: no age in row 3, days since a date, the code of a plan.
     features = pd.read_csv(root / "data/seeds/shop/month_000/features.csv", dtype=str)
