@@ -58,6 +58,8 @@ def run(program: str, body: Callable[[], int], *, interrupted: str = "interrupte
         body: What it does; its result is the exit code.
         interrupted: What is said when it is told to end, with exit code 130.
     """
+    # Prefect would tell its makers of runs at a terminal, and say so above our own output.
+    os.environ.setdefault("DO_NOT_TRACK", "1")
     try:
         with terminated_as_interrupted():
             code = body()

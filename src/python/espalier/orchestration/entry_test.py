@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import os
+import pty
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -37,6 +41,29 @@ def nothing_stored(connection: Connection) -> bool:
         "SELECT count(*) FROM pg_namespace WHERE nspname = 'churn'"
     ).fetchone()
     return (snapshots, schemas) == ((0,), (0,))
+
+
+def test_at_a_terminal_nothing_is_told_to_makers_of_libraries(programs: Programs, tmp_path: Path):
+    reader, terminal = pty.openpty()
+    # Prefect says it to those to whom it has not said it before.
+    home = {"HOME": str(tmp_path / "home"), "PREFECT_HOME": str(tmp_path / "home" / "prefect")}
+    done = subprocess.run(
+        programs.command("--help"),
+        cwd=programs.folder,
+        env={**programs.environment, **home},
+        stdout=subprocess.PIPE,
+        stderr=terminal,
+        check=True,
+        timeout=100,
+    )
+    os.close(terminal)
+    assert done.stdout.startswith(b"usage: ")
+    said = b""
+    # There is nothing to read when nothing was written: Linux calls that an error.
+    with suppress(OSError):
+        said = os.read(reader, 4096)
+    os.close(reader)
+    assert not said
 
 
 def test_a_batch_is_stored_and_told_as_json_and_again_is_unchanged(
