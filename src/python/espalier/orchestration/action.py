@@ -92,9 +92,9 @@ def decide(
     assert snapshot is not None, "the caller ingested it"
     connection.execute(
         "INSERT INTO espalier.actions (project, as_of, snapshot_id, champion, decision, why, drift, "
-        "live_value, live_high, expected, live_low, live_shortfall, finished_at) VALUES (%s, %s, %s, %s, "
-        "%s, %s, %s, %s, %s, %s, %s, %s, CASE WHEN %s = 'train' THEN NULL ELSE now() END) "
-        "ON CONFLICT DO NOTHING",
+        "live_value, live_high, expected, live_low, live_shortfall, finished_at) "
+        "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, "
+        "CASE WHEN %s = 'train' THEN NULL ELSE now() END) ON CONFLICT DO NOTHING",
         [
             *(project.name, as_of, snapshot.id, champion and champion.version, decision, why),
             *(signals.drift, signals.live_value, signals.live_high, signals.expected),
@@ -171,24 +171,28 @@ def _reasons(project: Project, signals: Signals) -> list[str]:
     reasons = ["drift"] if signals.drift else []
     if _shortfall(project, signals):
         metric = project.gate.metric
-        rises = metric in HIGHER_IS_BETTER
-        best = signals.live_high if rises else signals.live_low
+        bound = "most" if metric in HIGHER_IS_BETTER else "least"
         reasons.append(
-            f"live {metric} {signals.live_value:.3f} (at {'most' if rises else 'least'} {best:.3f}) "
+            f"live {metric} {signals.live_value:.3f} (at {bound} {_best(metric, signals):.3f}) "
             f"where validation promised {signals.expected:.3f}"
         )
     return reasons
 
 
+def _best(metric: str, signals: Signals) -> float | None:
+    """The end of the live interval that is best for the champion."""
+    return signals.live_high if metric in HIGHER_IS_BETTER else signals.live_low
+
+
 def _shortfall(project: Project, signals: Signals) -> float | None:
     """By how much live performance is worse than promised; 0 within the margin, None: not known."""
-    rises = project.gate.metric in HIGHER_IS_BETTER
-    # The end of the interval that is best for the champion.
-    best, expected = signals.live_high if rises else signals.live_low, signals.expected
+    metric, margin = project.gate.metric, project.retraining.performance_margin
+    best, expected = _best(metric, signals), signals.expected
     if best is None or expected is None:
         return None
-    worse = expected - best if rises else best - expected
-    return worse if worse > project.retraining.performance_margin else 0.0
+    rises = metric in HIGHER_IS_BETTER
+    is_lost = best < expected - margin if rises else best > expected + margin
+    return abs(expected - best) if is_lost else 0.0
 
 
 def _held(connection: Connection, project: Project, as_of: date, champion: Champion) -> str | None:

@@ -120,6 +120,13 @@ def test_lost_performance_asks_for_it(connection: Connection) -> None:
     assert shortfall(connection) == pytest.approx(0.03)
 
 
+def test_at_the_margin_itself_performance_is_not_lost(connection: Connection) -> None:
+    # 0.8 less 0.78 is a little more than 0.02 in binary.
+    served(connection, 0.70, 0.78, label_time=JUNE)
+    assert decide(connection)[0] == "none"
+    assert shortfall(connection) == 0
+
+
 def test_how_much_performance_was_lost_is_kept_for_the_exporter(connection: Connection) -> None:
     decide(connection)
     assert shortfall(connection) is None
