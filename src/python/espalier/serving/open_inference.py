@@ -24,7 +24,7 @@ SCORE, PREDICTION = "score", "prediction"
 
 _TYPES: dict[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "FP64": np.dtype("<f8")}
 _CONTENTS = {"FP32": "fp32_contents", "FP64": "fp64_contents"}
-# Of a dimension. One of 0 hides another that no array can have.
+# Of a dimension: beside one of 0 there may be another that no array can have.
 _LARGEST = 2**31 - 1
 
 
@@ -158,15 +158,15 @@ def _matrix(request: pb.ModelInferRequest) -> NDArray[np.float64]:
         raise InvalidRequest(
             f"tensor {INPUT} has {len(shape)} dimensions", fix="send rows and features"
         )
-    if max(shape) > _LARGEST:
-        raise InvalidRequest(
-            f"tensor {INPUT} has a dimension of {max(shape)}", fix=f"send at most {_LARGEST}"
-        )
     values = _values(tensor, list(request.raw_input_contents))
     # In Python's integers, which do not wrap around.
     if len(values) != shape[0] * shape[1]:
         raise InvalidRequest(
             f"tensor {INPUT} has {len(values)} elements, its shape says {shape[0] * shape[1]}"
+        )
+    if max(shape) > _LARGEST:
+        raise InvalidRequest(
+            f"tensor {INPUT} has a dimension of {max(shape)}", fix=f"send at most {_LARGEST}"
         )
     return values.reshape(shape).astype(np.float64)
 
