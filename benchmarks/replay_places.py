@@ -51,8 +51,8 @@ class Place:
     server: Sequence[str]
     environment: Mapping[str, str]
 
-    def serve(self, day: date, users: Path) -> int:
-        """Have a server predict for all users of a file as of that day, as it logs them; how many."""
+    def serve(self, day: date, users: Path) -> None:
+        """Have a server predict for all users of a file as of that day, and log it so."""
         with users.open(newline="") as file:
             entities = [row[PROJECT.entity.join_key] for row in csv.DictReader(file)]
         with self._serving(day) as address, grpc.insecure_channel(address) as channel:
@@ -65,10 +65,9 @@ class Place:
                 "SELECT count(DISTINCT entity_id) FROM espalier.predictions WHERE served_at = %s",
                 [datetime.combine(day, time(), tzinfo=UTC)],
             ).fetchone()
-        logged = row[0] if row else 0
-        if logged != len(entities):
-            raise RuntimeError(f"{logged} predictions of {len(entities)} were logged on {day}")
-        return len(entities)
+        assert row is not None, "an aggregate gives a row"
+        if row[0] != len(entities):
+            raise RuntimeError(f"{row[0]} predictions of {len(entities)} were logged on {day}")
 
     @contextmanager
     def _serving(self, day: date) -> Iterator[str]:

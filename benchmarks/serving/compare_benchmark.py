@@ -2,8 +2,8 @@
 
 Run it by `./pants run benchmarks/serving/compare_benchmark.py -- --rounds 5`.
 
-Needs ghz, wrk and vegeta on PATH. Each round starts every side anew and loads it alone, by the same client
-on the same cores; sides take turns, the order turns round every round.
+Needs ghz, wrk and vegeta on PATH. Each round starts every side anew and loads it alone, by the same
+client on the same cores; sides take turns, the order turns round every round.
 """
 
 from __future__ import annotations
