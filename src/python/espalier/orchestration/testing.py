@@ -216,5 +216,7 @@ def running_prefect(home: Path) -> Iterator[Api]:
         )
         with process:
             process.wait_until(lambda: healthy(url), seconds=180)
-            with httpx.Client(base_url=url, timeout=30) as client:
+            # The server's uvicorn closes an idle connection after 5 s, which is httpx's limit too.
+            limits = httpx.Limits(keepalive_expiry=2)
+            with httpx.Client(base_url=url, timeout=30, limits=limits) as client:
                 yield Api(url, client)

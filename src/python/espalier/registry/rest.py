@@ -16,6 +16,9 @@ from espalier.registry.manifest import CHAMPION
 _API = "/api/2.0/mlflow"
 _ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
 _TIMEOUT = httpx.Timeout(30.0, connect=5.0)
+# Well below the 5 s after which MLflow's uvicorn closes a connection that nobody uses: the same
+# 5 s, which are httpx's too, would let a call go out on a connection that is just being closed.
+_LIMITS = httpx.Limits(keepalive_expiry=2.0)
 # What MLflow answers for a model or version, and for an alias, that does not exist.
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
@@ -40,7 +43,7 @@ class MlflowRest:
                 "MLFLOW_TRACKING_URI is not an http or https address",
                 fix="give the address of an MLflow server, such as http://127.0.0.1:5000",
             )
-        self._client = httpx.Client(base_url=tracking_uri, timeout=_TIMEOUT)
+        self._client = httpx.Client(base_url=tracking_uri, timeout=_TIMEOUT, limits=_LIMITS)
 
     def get(self, call: str, query: Mapping[str, str]) -> dict[str, Any] | None:
         """The answer to one reading call; None when what is asked for does not exist."""
