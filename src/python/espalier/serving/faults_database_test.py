@@ -28,8 +28,9 @@ def test_a_database_that_hangs_is_refused_at_once_and_used_when_it_goes_on(runni
         try:
             load.until(lambda: not running.is_ready())
             assert refused_at_once(load) == {"UNAVAILABLE", "HTTP 503"}
-            assert running.metric("espalier_ready") == 0
-            assert running.health(SERVICE) == NOT_SERVING
+            # Both are told of the check each second.
+            load.until(lambda: running.metric("espalier_ready") == 0)
+            load.until(lambda: running.health(SERVICE) == NOT_SERVING)
             assert database.connections() <= MOST_CONNECTIONS
         finally:
             database.go_on()

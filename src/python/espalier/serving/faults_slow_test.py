@@ -29,7 +29,8 @@ def test_deadlines_hold_while_reads_are_slow(running, database):
     with under_load(running, timeout=0.4, http_callers=0) as load:
         load.until_served(200)
         with database.slow(0.6):
-            load.until(lambda: load.counts().refused["DEADLINE_EXCEEDED"] > 0)
+            slow = load.counts()
+            load.until(lambda: load.since(slow).refused["DEADLINE_EXCEEDED"] > 0)
             before = load.counts()
             load.until(lambda: load.since(before).refused["DEADLINE_EXCEEDED"] > 100)
             assert set(load.since(before).refused) == {"DEADLINE_EXCEEDED"}

@@ -25,6 +25,11 @@ _log = logging.getLogger(__name__)
 _LOCK = 0x6573706D
 # So few rows are made at once that the event loop does not wait long for the interpreter.
 _SLICE_ROWS = 256
+_STATUS = "SELECT pg_xact_status(%s::text::xid8)"
+_IS_THERE = """
+SELECT EXISTS (SELECT FROM espalier.predictions
+               WHERE served_at BETWEEN %s AND %s AND xmin = (%s::text::xid8)::xid)
+"""
 
 
 @dataclass(frozen=True)
@@ -140,16 +145,21 @@ class LogWriter:
         """The result of an earlier write of `batches` that was committed, otherwise None."""
         assert doubt.batches is batches, "batches in doubt are written again, and nothing before"
         try:
-            found = connection.execute(
-                "SELECT pg_xact_status(%s::text::xid8)", [doubt.number]
-            ).fetchone()
+            status = connection.execute(_STATUS, [doubt.number]).fetchone()
         except psycopg.errors.InvalidParameterValue:
             # A database that was set up anew, or restored, does not know the number.
-            found = None
-        if found == ("in progress",):
+            status = None
+        if status == ("in progress",):
             raise DependencyUnreachable("an earlier write to the prediction log is not over yet")
+        is_there: tuple[object, ...] | None = None
+        if status == ("committed",):
+            # A server that crashed gives the number of a transaction whose end it never wrote down
+            # to another one; and a commit of this moment is seen by the next statement only.
+            times = [batch.at for batch in batches]
+            rows = [min(times), max(times), doubt.number]
+            is_there = connection.execute(_IS_THERE, rows).fetchone()
         self._doubt = None
-        return doubt.result if found == ("committed",) else None
+        return doubt.result if is_there == (True,) else None
 
     def _make_month(self, connection: Connection, at: datetime) -> None:
         month = (at.year, at.month)

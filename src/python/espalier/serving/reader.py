@@ -136,10 +136,10 @@ class WideRowReader:
             try:
                 return await self._select_on(connection, source, parameter)
             except ServerHangs as error:
-                raise self._pool.lost(str(error)) from error
+                raise self._pool.lost(str(error), connection) from error
             except ConnectionLost as error:
                 if not left:
-                    raise self._pool.lost(str(error)) from error
+                    raise self._pool.lost(str(error), connection) from error
             except StatementFailed as error:
                 # One that worked was perhaps prepared before the table was changed.
                 if error.state == _TOOK_TOO_LONG or not is_known or not left:

@@ -13,6 +13,7 @@ from espalier.errors import FeaturesUnavailable
 from espalier.postgres import embedded
 from espalier.processes import free_port
 from espalier.serving.reader import FeatureSource, WideRowReader
+from espalier.serving.store_pool import StorePool
 from espalier.serving.testing import (
     FEATURE_TIME,
     NULLED,
@@ -156,6 +157,33 @@ def test_a_database_that_comes_back_is_used_again(tmp_path, loaded):
         finally:
             await reader.close()
             await asyncio.to_thread(running.__exit__, None, None, None)
+
+    asyncio.run(body())
+
+
+def test_a_connection_of_before_says_nothing_of_a_database_that_is_back(dsn):
+    async def taken_when_found(pool):
+        async with asyncio.timeout(20):
+            while True:
+                try:
+                    return await pool.take()
+                except FeaturesUnavailable:
+                    await asyncio.sleep(0.01)
+
+    async def body():
+        pool = StorePool(dsn, connections=2, timeout=2, retry_seconds=0.01)
+        old = await pool.take()
+        pool.lost("away")
+        new = await taken_when_found(pool)
+        assert "no answer" in str(pool.lost("no answer", old))
+        pool.give(old)
+        pool.give(await pool.take())
+        pool.lost("no answer", new)
+        with pytest.raises(FeaturesUnavailable, match="does not answer"):
+            await pool.take()
+        pool.give(new)
+        pool.give(await taken_when_found(pool))
+        pool.close()
 
     asyncio.run(body())
 

@@ -39,13 +39,14 @@ class StatementFailed(Exception):
 
 
 class StoreConnection:
-    """One connection, for one statement at a time."""
+    """One connection, for one statement at a time; `opened` at that time of the event loop."""
 
     def __init__(self, connection: psycopg.AsyncConnection[Any], seconds: float) -> None:
         """Take over an open `connection`; see `open`."""
         self._connection, self._pg = connection, connection.pgconn
         self._limit = seconds * _GRACE
         self._loop = asyncio.get_running_loop()
+        self.opened = self._loop.time()
         self._socket = self._pg.socket
         self._answer: asyncio.Future[None] | None = None
         self._statements: dict[bytes, bytes] = {}

@@ -29,7 +29,7 @@ class StorePool:
         self._slots = asyncio.Semaphore(connections)
         self._idle: list[StoreConnection] = []
         self._in_use = 0
-        self._problem = ""
+        self._problem, self._found = "", 0.0
         self._probing: asyncio.Task[None] | None = None
 
     async def take(self) -> StoreConnection:
@@ -73,8 +73,11 @@ class StorePool:
             self._idle.append(connection)
         self._slots.release()
 
-    def lost(self, problem: str) -> FeaturesUnavailable:
-        """Note that PostgreSQL does not answer; gives the error for who asked."""
+    def lost(self, problem: str, connection: StoreConnection | None = None) -> FeaturesUnavailable:
+        """Note that PostgreSQL does not answer, on `connection`; gives the error for who asked."""
+        if connection is not None and connection.opened < self._found:
+            # It was away since, and answers again.
+            return unavailable(problem, fix="try again")
         self._drop_idle()
         if not self._problem:
             _log.warning("online store unreachable", extra={"problem": problem})
@@ -120,7 +123,7 @@ class StorePool:
         finally:
             self._probing = None
         self._idle.append(connection)
-        self._problem = ""
+        self._problem, self._found = "", connection.opened
         _log.info("online store reachable")
 
     def _unavailable(self) -> FeaturesUnavailable:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -56,15 +57,18 @@ class Database:
 
     def kill(self) -> None:
         """End it without a word, as by a crash; then `stop` and `start`."""
-        self._signal(signal.SIGKILL)
+        pids = self._frozen()
+        _signal(pids, signal.SIGKILL)
+        # A new server does not start over the memory of one whose processes are still ending.
+        _wait_for(pids, "ZX")
 
     def hang(self) -> None:
         """Stop its processes where they are: it listens, and says nothing."""
-        self._signal(signal.SIGSTOP)
+        _signal(self._frozen(), signal.SIGSTOP)
 
     def go_on(self) -> None:
         """Let its processes go on."""
-        self._signal(signal.SIGCONT)
+        _signal(self._pids(), signal.SIGCONT)
 
     def limit_files(self, size: int) -> None:
         """Let none of its files grow over `size` bytes; -1 for no limit."""
@@ -111,12 +115,12 @@ class Database:
             for _, _, remote, state, *_ in map(str.split, lines)
         )
 
-    def _signal(self, number: signal.Signals) -> None:
-        for pid in self._pids():
-            try:
-                os.kill(pid, number)
-            except ProcessLookupError:
-                continue
+    def _frozen(self) -> Sequence[int]:
+        """Its processes, the first of which is stopped, so that it starts no other."""
+        first = self._pids()[:1]
+        _signal(first, signal.SIGSTOP)
+        _wait_for(first, "TZX")
+        return self._pids()
 
     def _pids(self) -> Sequence[int]:
         """The server's first process, then those that it started."""
@@ -125,6 +129,28 @@ class Database:
             return [first, *_children(first)]
         except FileNotFoundError:
             return []
+
+
+def _signal(pids: Sequence[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def _wait_for(pids: Sequence[int], states: str, seconds: float = 20) -> None:
+    """Wait until each process is in one of `states`, as proc(5) names them, or gone."""
+    deadline = time.monotonic() + seconds
+    while any(_state(pid) not in states for pid in pids):
+        assert time.monotonic() < deadline, f"{pids} are not all {states}"
+        time.sleep(0.002)
+
+
+def _state(pid: int) -> str:
+    """A process's state; X when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return "X"
 
 
 def _children(parent: int) -> list[int]:

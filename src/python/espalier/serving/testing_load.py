@@ -53,7 +53,7 @@ class Counts:
     `HTTP 503`; a deadline that passed is one too, whoever noticed it first. `unreachable`: calls
     that nobody accepted, as nobody listened. `lost`: a line for each call that got a wrong answer,
     none, a broken connection, or an error without a reason of ours. `slowest`: the longest call,
-    seconds.
+    seconds. `at`: when it was counted, on the monotonic clock.
     """
 
     served: int = 0
@@ -61,6 +61,7 @@ class Counts:
     unreachable: int = 0
     lost: tuple[str, ...] = ()
     slowest: float = 0.0
+    at: float = 0.0
 
 
 class Load:
@@ -81,7 +82,8 @@ class Load:
         self._batch_size, self._timeout, self._slopes = batch_size, timeout, slopes
         self._lock = threading.Lock()
         self._served, self._unreachable, self._slowest = 0, 0, 0.0
-        self._refused: Counter[str] = Counter()
+        # When each refused call began, and its code.
+        self._refused: list[tuple[float, str]] = []
         self._lost: list[str] = []
         self._over = threading.Event()
 
@@ -90,21 +92,28 @@ class Load:
         with self._lock:
             return Counts(
                 self._served,
-                Counter(self._refused),
+                Counter(code for _, code in self._refused),
                 self._unreachable,
                 tuple(self._lost),
                 self._slowest,
+                time.monotonic(),
             )
 
     def since(self, before: Counts) -> Counts:
-        """What became of the calls that ended after `before` was counted."""
+        """What became of the calls that ended after `before` was counted.
+
+        Of the refused those that began after it too, for a refusal may be under way just then.
+        """
         now = self.counts()
+        with self._lock:
+            refused = Counter(code for began, code in self._refused if began >= before.at)
         return Counts(
             now.served - before.served,
-            now.refused - before.refused,
+            refused,
             now.unreachable - before.unreachable,
             now.lost[len(before.lost) :],
             now.slowest,
+            now.at,
         )
 
     def until(self, condition: Callable[[], object], seconds: float = 60) -> None:
@@ -194,7 +203,7 @@ class Load:
             elif refused == "unreachable":
                 self._unreachable += 1
             elif refused:
-                self._refused[refused] += 1
+                self._refused.append((began, refused))
             else:
                 self._served += 1
 
