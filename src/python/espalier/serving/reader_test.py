@@ -161,15 +161,16 @@ def test_a_database_that_comes_back_is_used_again(tmp_path, loaded):
     asyncio.run(body())
 
 
-def test_a_connection_of_before_says_nothing_of_a_database_that_is_back(dsn):
-    async def taken_when_found(pool):
-        async with asyncio.timeout(20):
-            while True:
-                try:
-                    return await pool.take()
-                except FeaturesUnavailable:
-                    await asyncio.sleep(0.01)
+async def taken_when_found(pool):
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                return await pool.take()
+            except FeaturesUnavailable:
+                await asyncio.sleep(0.01)
 
+
+def test_a_connection_of_before_says_nothing_of_a_database_that_is_back(dsn):
     async def body():
         pool = StorePool(dsn, connections=2, timeout=2, retry_seconds=0.01)
         old = await pool.take()
@@ -186,6 +187,28 @@ def test_a_connection_of_before_says_nothing_of_a_database_that_is_back(dsn):
         pool.close()
 
     asyncio.run(body())
+
+
+def test_reads_that_end_after_an_outage_leave_no_connection_too_many(dsn):
+    ours = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'espalier-serving'"
+
+    async def body(other):
+        pool = StorePool(dsn, connections=2, timeout=2, retry_seconds=0.01)
+        one, two = await pool.take(), await pool.take()
+        pool.lost("away")
+        pool.give(one)
+        pool.give(await taken_when_found(pool))
+        pool.give(two)
+        async with asyncio.timeout(20):
+            # The server notices a moment later that a connection was closed.
+            while True:
+                if other.execute(ours).fetchone() == (2,):
+                    break
+                await asyncio.sleep(0.01)
+        pool.close()
+
+    with psycopg.connect(dsn, autocommit=True) as other:
+        asyncio.run(body(other))
 
 
 def test_connections_lost_in_the_pool_cost_no_caller_an_error(dsn, loaded):

@@ -122,8 +122,12 @@ class StorePool:
                     break
         finally:
             self._probing = None
-        self._idle.append(connection)
         self._problem, self._found = "", connection.opened
+        # Reads that hung may be answered too, and their connections come back.
+        if self._in_use + len(self._idle) < self._most:
+            self._idle.append(connection)
+        else:
+            connection.close()
         _log.info("online store reachable")
 
     def _unavailable(self) -> FeaturesUnavailable:
