@@ -13,6 +13,14 @@ from espalier.serving.testing_products import CLASSES, price, probabilities
 from espalier.serving.testing_server import serving
 from espalier.serving.tokens import new_token
 
+# Each fetch of these paths waits until it is let go.
+HOLD = """
+const held = [], real = fetch;
+fetch = async (path, ...rest) => {
+  if (["models", "explain"].includes(path)) await new Promise(go => held.push(go));
+  return real(path, ...rest);
+};
+"""
 # A table's rows as an object: what stands in its first column names what stands in the second.
 ROWS = (
     "Object.fromEntries([...document.querySelectorAll('{} tr')].map("
@@ -91,6 +99,19 @@ def test_the_form_predicts_and_shows_the_features(server, tab):
     tab.until(f"{ANSWER}.includes('no features for entity')")
     assert "'nobody'" in tab.run(ANSWER)
     assert rows(tab, "#features") == {}
+
+
+def test_who_asks_before_the_page_knows_its_products_is_answered_too(server, tab):
+    tab.call("Page.addScriptToEvaluateOnNewDocument", source=HOLD)
+    tab.open(f"{server.http.base_url}/")
+    tab.type("#entity", "u0200")
+    tab.press_enter()
+    tab.until("held.length === 2")
+    tab.run("held.shift()()")
+    tab.until("document.title === 'churn'")
+    tab.run("held.forEach(go => go())")
+    tab.until(DONE)
+    assert f"score {expected_score('u0200', 0.01):.4f}" in tab.run(ANSWER)
 
 
 def test_what_a_caller_types_never_becomes_markup(server, tab):
