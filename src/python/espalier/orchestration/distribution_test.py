@@ -2,10 +2,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ import pytest
 from espalier.errors import BadData, ConfigurationError, DependencyUnreachable
 from espalier.orchestration import distribution
 from espalier.processes import free_port
+from espalier.testing_web import web_server
 
 CONTENT = b"a program" * 1000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -74,13 +74,11 @@ def test_many_at_once_download_once(program: Path, tmp_path: Path) -> None:
             pass
 
     handler = partial(Counting, directory=str(program.parent))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_port}/a.pex"
+    with web_server(handler) as address:
+        url = f"http://{address}/a.pex"
         with ThreadPoolExecutor(4) as threads:
             fetch = partial(distribution.fetch, url, DIGEST)
             paths = set(threads.map(fetch, [tmp_path / "cache"] * 4))
-        server.shutdown()
     assert [path.read_bytes() for path in paths] == [CONTENT]
     assert asked == ["/a.pex"]
 

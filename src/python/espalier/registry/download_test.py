@@ -4,9 +4,7 @@ import hashlib
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -23,6 +21,7 @@ from espalier.registry.download import (
 from espalier.registry.manifest import GATE, MANIFEST, ONNX, PROVENANCE, SKOPS
 from espalier.registry.mlflow_registry import log_and_register
 from espalier.registry.rest import MlflowRest
+from espalier.testing_web import Handler, web_server
 
 
 def newest(registry, name: str) -> Path:
@@ -197,22 +196,12 @@ def test_a_server_that_is_down_is_one_line_without_the_password(tmp_path) -> Non
 def other_server(request) -> Iterator[str]:
     """A web server that is not MLflow."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(request.param)
-            self.end_headers()
-            self.wfile.write(b"<html>hello</html>")
+    class Alike(Handler):
+        def answer(self) -> tuple[int, bytes]:
+            return request.param, b"<html>hello</html>"
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with web_server(Alike) as address:
+        yield f"http://{address}"
 
 
 def test_a_server_that_is_not_mlflow_is_said_to_be_unreachable(other_server) -> None:

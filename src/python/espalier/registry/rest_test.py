@@ -2,53 +2,35 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import ClassVar
 
 import pytest
 
 from espalier.registry.rest import MlflowRest
+from espalier.testing_web import Handler, web_server
 
 # After so long without a request uvicorn, which MLflow runs on, closes a connection.
 SERVER_CLOSES_SECONDS = 5.0
 
 
-class Answers(BaseHTTPRequestHandler):
-    """Answers as MLflow does to who asks for a model without aliases; knows its connections."""
-
-    protocol_version = "HTTP/1.1"
-    connections: ClassVar[list[object]]
-
-    def setup(self) -> None:
-        super().setup()
-        self.connections.append(self.client_address)
-
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Length", "2")
-        self.end_headers()
-        self.wfile.write(b"{}")
-
-    def log_message(self, *_arguments: object) -> None:
-        """Tell nothing."""
-
-
 @pytest.fixture
 def server() -> Iterator[tuple[str, list[object]]]:
-    class Handler(Answers):
-        connections: ClassVar[list[object]] = []
+    """A server that answers as MLflow does of a model without aliases, and its connections."""
+    connections: list[object] = []
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as found:
-        thread = threading.Thread(target=found.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{found.server_port}", Handler.connections
-        finally:
-            found.shutdown()
-            thread.join()
+    class Counting(Handler):
+        protocol_version = "HTTP/1.1"
+
+        def setup(self) -> None:
+            super().setup()
+            connections.append(self.client_address)
+
+        def answer(self) -> tuple[int, bytes]:
+            return 200, b"{}"
+
+    with web_server(Counting) as address:
+        yield f"http://{address}", connections
 
 
 def test_a_connection_is_left_well_before_the_server_closes_it(server, monkeypatch) -> None:

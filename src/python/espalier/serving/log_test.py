@@ -26,6 +26,7 @@ from espalier.serving.testing import (
     create_online_table,
     expected_score,
     features_of,
+    until,
 )
 
 
@@ -119,11 +120,6 @@ def test_a_full_queue_drops_and_counts_and_keeps_the_older_rows(dsn, loaded, sto
 def test_a_write_that_fails_is_tried_again_and_nothing_is_written_twice(
     dsn, loaded, stored, caplog
 ):
-    async def until(condition):
-        async with asyncio.timeout(10):
-            while not condition():  # noqa: ASYNC110  # a probe
-                await asyncio.sleep(0.01)
-
     async def body():
         metrics = Metrics()
         log = PredictionLog(dsn, every_seconds=0.05, observer=metrics)
@@ -295,9 +291,7 @@ def test_rows_that_the_database_cannot_take_do_not_hold_up_others(dsn, loaded, s
         log = PredictionLog(dsn, observer=metrics, every_seconds=0.05)
         writing = asyncio.create_task(log.run())
         log.record(loaded, rows_of(ENTITIES[:2]), np.full(2, 0.5), AS_OF, {"u0000": Caller("a\0b")})
-        async with asyncio.timeout(10):
-            while not counted(metrics, "not_logged"):  # noqa: ASYNC110  # a probe
-                await asyncio.sleep(0.01)
+        await until(lambda: counted(metrics, "not_logged"))
         log.record(loaded, rows_of(ENTITIES[2:4]), np.full(2, 0.5), AS_OF, {})
         log.close()
         await writing

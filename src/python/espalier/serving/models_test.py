@@ -3,8 +3,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import operator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import psycopg
@@ -34,6 +36,7 @@ from espalier.serving.testing import (
     expected_score,
     features_of,
     running_registry,
+    until,
     write_model,
 )
 
@@ -62,12 +65,6 @@ async def keeping(dsn, uri, into, poll=0.02, shadow=None):
     finally:
         await predictor.close(1)
         await reader.close()
-
-
-async def until(condition):
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110  # a probe
-            await asyncio.sleep(0.01)
 
 
 def value(metrics, metric, **labels):
@@ -316,7 +313,7 @@ def test_a_challenger_scores_the_same_rows_until_it_goes(dsn, registry, tmp_path
                 await keeper.refresh_challenger()
                 assert value(metrics, "espalier_challenger_loaded") == 1
                 await predictor.predict([f"u000{version}"])
-                await until(lambda v=version: f"u000{v}" in log.rows)
+                await until(partial(operator.contains, log.rows, f"u000{version}"))
             registry.folders["4"], registry.challenger = tmp_path / "bad", "4"
             await keeper.refresh_challenger()
             assert shadow.model is None

@@ -21,6 +21,7 @@ from espalier.serving.testing import (
     STALE_TIME,
     create_online_table,
     features_of,
+    until,
 )
 
 
@@ -129,16 +130,18 @@ def test_without_a_database_reads_fail_fast(loaded):
     using(dsn, body, timeout=0.5, retry_seconds=30)
 
 
+async def when_found(ask, *arguments):
+    """What `ask` gives once the database is found."""
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                return await ask(*arguments)
+            except FeaturesUnavailable:
+                await asyncio.sleep(0.01)
+
+
 def test_a_database_that_comes_back_is_used_again(tmp_path, loaded):
     port, data, log = free_port(), tmp_path / "data", tmp_path / "log"
-
-    async def until_read(reader):
-        async with asyncio.timeout(10):
-            while True:
-                try:
-                    return await reader.read(loaded.source, ["u0001"])
-                except FeaturesUnavailable:
-                    await asyncio.sleep(0.02)
 
     async def body():
         # The server's context manager blocks, so it is left and entered in a thread.
@@ -153,7 +156,7 @@ def test_a_database_that_comes_back_is_used_again(tmp_path, loaded):
                 await reader.read(loaded.source, ["u0001"])
             running = embedded.serve(data, log=log, port=port, durable=False)
             await asyncio.to_thread(running.__enter__)
-            assert (await until_read(reader)).keys == ("u0001",)
+            assert (await when_found(reader.read, loaded.source, ["u0001"])).keys == ("u0001",)
         finally:
             await reader.close()
             await asyncio.to_thread(running.__exit__, None, None, None)
@@ -161,21 +164,12 @@ def test_a_database_that_comes_back_is_used_again(tmp_path, loaded):
     asyncio.run(body())
 
 
-async def taken_when_found(pool):
-    async with asyncio.timeout(20):
-        while True:
-            try:
-                return await pool.take()
-            except FeaturesUnavailable:
-                await asyncio.sleep(0.01)
-
-
 def test_a_connection_of_before_says_nothing_of_a_database_that_is_back(dsn):
     async def body():
         pool = StorePool(dsn, connections=2, timeout=2, retry_seconds=0.01)
         old = await pool.take()
         pool.lost("away")
-        new = await taken_when_found(pool)
+        new = await when_found(pool.take)
         assert "no answer" in str(pool.lost("no answer", old))
         pool.give(old)
         pool.give(await pool.take())
@@ -183,7 +177,7 @@ def test_a_connection_of_before_says_nothing_of_a_database_that_is_back(dsn):
         with pytest.raises(FeaturesUnavailable, match="does not answer"):
             await pool.take()
         pool.give(new)
-        pool.give(await taken_when_found(pool))
+        pool.give(await when_found(pool.take))
         pool.close()
 
     asyncio.run(body())
@@ -197,14 +191,10 @@ def test_reads_that_end_after_an_outage_leave_no_connection_too_many(dsn):
         one, two = await pool.take(), await pool.take()
         pool.lost("away")
         pool.give(one)
-        pool.give(await taken_when_found(pool))
+        pool.give(await when_found(pool.take))
         pool.give(two)
-        async with asyncio.timeout(20):
-            # The server notices a moment later that a connection was closed.
-            while True:
-                if other.execute(ours).fetchone() == (2,):
-                    break
-                await asyncio.sleep(0.01)
+        # The server notices a moment later that a connection was closed.
+        await until(lambda: other.execute(ours).fetchone() == (2,))
         pool.close()
 
     with psycopg.connect(dsn, autocommit=True) as other:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -23,6 +22,7 @@ from espalier.features import layout
 from espalier.postgres.migrate import migrate
 from espalier.project import Project
 from espalier.registry.manifest import MANIFEST, ONNX, ModelManifest
+from espalier.testing_web import Handler, web_server
 
 FEATURES = PROJECT.view.features
 TYPES = tuple(PROJECT.table(PROJECT.view.table).column(n).type.value for n in FEATURES)
@@ -34,6 +34,13 @@ ENTITIES = tuple(f"u{number:04}" for number in range(300))
 # Where the models' score is 0.5.
 MIDDLE = 150
 STALE, NULLED = "stale", "nulled"
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait until `condition()` is true while the event loop goes on; 10 s at most."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110  # a probe
+            await asyncio.sleep(0.01)
 
 
 def features_of(entity: str) -> list[float]:
@@ -198,24 +205,11 @@ def running_registry(port: int = 0) -> Iterator[Registry]:
     """Serve an empty `Registry` on loopback."""
     registry = Registry()
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
+    class Asked(Handler):
+        def answer(self) -> tuple[int, bytes]:
             url = urlsplit(self.path)
-            status, body = registry.answer(url.path, parse_qs(url.query))
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            return registry.answer(url.path, parse_qs(url.query))
 
-        def log_message(self, *_: object) -> None:
-            """Stay silent."""
-
-    with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
-        registry.uri = f"http://127.0.0.1:{server.server_address[1]}"
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        try:
-            yield registry
-        finally:
-            server.shutdown()
-            thread.join()
+    with web_server(Asked, port) as address:
+        registry.uri = f"http://{address}"
+        yield registry

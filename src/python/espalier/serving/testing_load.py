@@ -87,12 +87,12 @@ class Load:
         self._lost: list[str] = []
         self._over = threading.Event()
 
-    def counts(self) -> Counts:
-        """What became of all calls so far."""
+    def counts(self, began: float = 0.0) -> Counts:
+        """What became of all calls so far; of the refused, those that began then or later."""
         with self._lock:
             return Counts(
                 self._served,
-                Counter(code for _, code in self._refused),
+                Counter(code for at, code in self._refused if at >= began),
                 self._unreachable,
                 tuple(self._lost),
                 self._slowest,
@@ -104,16 +104,12 @@ class Load:
 
         Of the refused those that began after it too, for a refusal may be under way just then.
         """
-        now = self.counts()
-        with self._lock:
-            refused = Counter(code for began, code in self._refused if began >= before.at)
-        return Counts(
-            now.served - before.served,
-            refused,
-            now.unreachable - before.unreachable,
-            now.lost[len(before.lost) :],
-            now.slowest,
-            now.at,
+        now = self.counts(before.at)
+        return replace(
+            now,
+            served=now.served - before.served,
+            unreachable=now.unreachable - before.unreachable,
+            lost=now.lost[len(before.lost) :],
         )
 
     def until(self, condition: Callable[[], object], seconds: float = 60) -> None:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import socket
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from espalier.cli.doctor.catalog import CHECKS
 from espalier.cli.doctor.examine import Examined, examine
 from espalier.cli.doctor.finding import Finding, Subject
 from espalier.settings import read
+from espalier.testing_web import Handler, web_server
 
 
 def subject(
@@ -58,23 +57,11 @@ def answering(status: int = 200, body: Any = "hello") -> Iterator[str]:
     """The address of a web server that answers everything alike: not the one that was meant."""
     content = (body if isinstance(body, str) else json.dumps(body)).encode()
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
+    class Alike(Handler):
+        def answer(self) -> tuple[int, bytes]:
+            return status, content
 
-        do_POST = do_GET  # noqa: N815  # the handler's own naming
+        do_POST = Handler.do_GET  # noqa: N815  # the handler's own naming
 
-        def log_message(self, *_: object) -> None:
-            """Stay silent."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        try:
-            yield f"127.0.0.1:{server.server_address[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with web_server(Alike) as address:
+        yield address
