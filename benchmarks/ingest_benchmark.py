@@ -36,7 +36,7 @@ from espalier.ingest import batch as batches
 from espalier.ingest import run, staging, tables
 from espalier.postgres import embedded, migrate
 from espalier.postgres.connect import connect
-from espalier.processes import free_port, python_environment
+from espalier.processes import python_environment, reserved_port
 from measure import Timing, machine, markdown, megabytes, peak_rss, table
 
 AS_OF = PROJECT.calendar.as_of(0)
@@ -162,8 +162,9 @@ def compare(
     }
     results: dict[str, list[Measured]] = {side: [] for side in sides}
     with ExitStack() as stack:
+        port = stack.enter_context(reserved_port())
         server = stack.enter_context(
-            embedded.serve(work / "postgres", log=work / "postgres.log", port=free_port())
+            embedded.serve(work / "postgres", log=work / "postgres.log", port=port)
         )
         with connect(server.dsn()) as connection:
             migrate.migrate(connection)

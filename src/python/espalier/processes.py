@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import random
+import re
 import signal
 import socket
 import subprocess
@@ -20,6 +22,8 @@ from espalier import guard
 from espalier.errors import DependencyUnreachable
 
 PROBE_SECONDS = 0.05
+# Under the ranges that Linux (32768 to 60999) and macOS (49152 to 65535) give by themselves.
+_OUR_PORTS = range(20_000, 30_000)
 
 
 class Process:
@@ -38,11 +42,25 @@ class Process:
         cwd: Path | None = None,
         stop_signal: signal.Signals = signal.SIGTERM,
         grace_seconds: float = 10.0,
+        cause: str = "",
     ) -> None:
-        """Start `argv`; `env` is added to this process's environment."""
-        self.name, self.log, self._grace = name, log, grace_seconds
+        """Start `argv`.
+
+        Args:
+            name: What errors call it.
+            argv: The command.
+            log: The file its output is added to.
+            env: Added to this process's environment.
+            cwd: The folder it runs in.
+            stop_signal: What asks it to end.
+            grace_seconds: How long it may then take.
+            cause: A regular expression for the line of its output that tells why it ended at start;
+                without one, the last line is told.
+        """
+        self.name, self.log, self._grace, self._cause = name, log, grace_seconds, cause
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
+            self._start = output.tell()
             self._guard = subprocess.Popen(
                 _guarded(argv, stop_signal, grace_seconds),
                 stdin=subprocess.PIPE,
@@ -74,8 +92,7 @@ class Process:
         while not ready():
             if self.exit_code is not None:
                 raise DependencyUnreachable(
-                    f"{self.name} ended at start with exit code {self.exit_code}: "
-                    f"{_last_line(self.log)}",
+                    f"{self.name} ended at start with exit code {self.exit_code}: {self._reason()}",
                     fix=f"its log is {self.log}",
                 )
             if time.monotonic() > deadline:
@@ -84,6 +101,15 @@ class Process:
                     fix=f"its log is {self.log}",
                 )
             time.sleep(PROBE_SECONDS)
+
+    def _reason(self) -> str:
+        """The line of its output that tells why it ended."""
+        with self.log.open("rb") as file:
+            file.seek(self._start)
+            lines = file.read().decode(errors="replace").splitlines()
+        told = [line.strip() for line in lines if line.strip()]
+        causes = [line for line in told if self._cause and re.search(self._cause, line)]
+        return (causes[:1] or told[-1:] or ["no output"])[0]
 
     def __enter__(self) -> Self:
         """The process itself."""
@@ -138,42 +164,56 @@ def python_environment() -> dict[str, str]:
 
 @contextmanager
 def reserved_port(preferred: int = 0) -> Iterator[int]:
-    """A free port as by `free_port`, which no other program of ours takes while this is held.
+    """A free port on loopback that no program of ours takes while this is held.
 
     A server binds its port seconds after it was chosen; two that start at once would choose the
-    same, and one would then talk to the other's servers.
+    same, and one would then talk to the other's servers. The system gives ports of its own range to
+    whoever asks for any and to each connection that is opened, so ours are not of that range.
+
+    Args:
+        preferred: The port when it is free; otherwise, or for 0, another one.
+
+    Raises:
+        DependencyUnreachable: no port is free.
     """
-    for wanted in (preferred, *[0] * 100):
-        port = free_port(wanted)
+    others = random.SystemRandom().sample(_OUR_PORTS, 100)
+    for port in (preferred, *others) if preferred else others:
+        with _lock_of(port) as ours:
+            if ours and _is_free(port):
+                yield port
+                return
+    raise DependencyUnreachable("no free port on the loopback interface")
+
+
+@contextmanager
+def _lock_of(port: int) -> Iterator[bool]:
+    """Hold the port's lock file; whether it could be had. A killed holder's is had again."""
+    path = Path(tempfile.gettempdir()) / f"espalier-port-{port}.lock"
+    try:
+        lock = path.open("a")
+    except PermissionError:
+        # Another user's.
+        yield False
+        return
+    with lock:
         try:
-            lock = (Path(tempfile.gettempdir()) / f"espalier-port-{port}.lock").open("a")
-        except PermissionError:
-            # Another user's.
-            continue
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            yield port
-            return
-    raise DependencyUnreachable("no free port on the loopback interface")
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Its holder may have removed the file after we opened it; the next one makes its own.
+            ours = os.path.samestat(os.fstat(lock.fileno()), path.stat())
+        except (BlockingIOError, FileNotFoundError):
+            ours = False
+        try:
+            yield ours
+        finally:
+            if ours:
+                path.unlink(missing_ok=True)
 
 
-def free_port(preferred: int = 0) -> int:
-    """`preferred` on loopback when nothing listens there, otherwise one the system picks."""
-    for port in (preferred, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            chosen: int = probe.getsockname()[1]
-            return chosen
-    raise DependencyUnreachable("no free port on the loopback interface")
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_text(errors="replace").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "no output")
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

@@ -5,13 +5,15 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from espalier.errors import DependencyUnreachable
-from espalier.processes import Process, free_port, python_environment, reserved_port
+from espalier.processes import Process, python_environment, reserved_port
 
 # A server that ignores SIGTERM and has a child of its own; says both pids once they run.
 STUBBORN = """
@@ -78,11 +80,22 @@ time.sleep(600)
     assert process.exit_code == 0
 
 
-def test_a_server_that_ends_at_start_is_told_with_its_last_line(tmp_path: Path):
-    code = "import sys; print('no such thing'); sys.exit(3)"
+@pytest.mark.parametrize(
+    ("printed", "cause", "told"),
+    [
+        ("first\\nno such thing", "", "no such thing"),
+        ("first\\nERROR: full\\nERROR: so it ends\\nbye", "ERROR:", "ERROR: full"),
+        ("first\\nbye", "ERROR:", "bye"),
+        ("", "", "no output"),
+    ],
+)
+def test_a_server_that_ends_at_start_is_told_with_its_reason(tmp_path: Path, printed, cause, told):
+    log = tmp_path / "log"
+    log.write_text("ERROR: of the time before\n")
+    argv = [sys.executable, "-c", f"import sys; print('{printed}'); sys.exit(3)"]
     with (
-        Process("server", [sys.executable, "-c", code], log=tmp_path / "log") as process,
-        pytest.raises(DependencyUnreachable, match="exit code 3: no such thing; its log is"),
+        Process("server", argv, log=log, cause=cause) as process,
+        pytest.raises(DependencyUnreachable, match=f"exit code 3: {told}; its log is"),
     ):
         process.wait_until(lambda: False, seconds=20)
 
@@ -96,17 +109,22 @@ def test_a_server_that_is_never_ready_is_told(tmp_path: Path):
         process.wait_until(lambda: False, seconds=0.2)
 
 
-def test_free_port_prefers_the_asked_one_unless_it_is_taken():
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        assert free_port(port) != port
-    assert free_port(port) == port
+@pytest.fixture
+def port(tmp_path: Path, monkeypatch) -> Iterator[int]:
+    """A port that other tests leave alone, and that can be reserved again."""
+    with reserved_port() as port:
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        yield port
 
 
-def test_a_reserved_port_is_nobody_elses_though_nothing_listens_there_yet():
-    port = free_port()
+def test_a_reserved_port_is_the_asked_one_unless_something_listens_there(port):
+    with socket.create_server(("127.0.0.1", port)), reserved_port(port) as other:
+        assert other != port
+    with reserved_port(port) as again:
+        assert again == port
+
+
+def test_a_reserved_port_is_nobody_elses_though_nothing_listens_there_yet(port):
     with reserved_port(port) as first, reserved_port(port) as second:
         assert first == port
         assert second != port
@@ -114,8 +132,20 @@ def test_a_reserved_port_is_nobody_elses_though_nothing_listens_there_yet():
         assert again == port
 
 
-def test_a_reserved_port_is_free_again_when_its_holder_is_killed():
-    port = free_port()
+def test_a_reserved_port_is_none_that_the_system_gives_to_others():
+    # As ip(7) says.
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    with reserved_port() as port:
+        assert port < lowest
+
+
+def test_what_reserves_a_port_is_gone_with_it(port, tmp_path: Path):
+    with reserved_port(port):
+        assert len(list(tmp_path.iterdir())) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reserved_port_is_free_again_when_its_holder_is_killed(port, tmp_path: Path):
     holder = """
 import sys, time
 from espalier.processes import reserved_port
@@ -126,7 +156,7 @@ with reserved_port(int(sys.argv[1])) as port:
     process = subprocess.Popen(
         [sys.executable, "-c", holder, str(port)],
         stdout=subprocess.PIPE,
-        env={**os.environ, **python_environment()},
+        env={**os.environ, **python_environment(), "TMPDIR": str(tmp_path)},
     )
     assert process.stdout is not None
     assert int(process.stdout.readline()) == port

@@ -1,4 +1,4 @@
-"""Web servers of a test's own, on loopback."""
+"""Web servers of a test's own, on loopback, and an address where none is."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+# The port of a service that is no more. A free one can be another test's a moment later.
+NOBODY = "127.0.0.1:1"
 
 
 class Handler(BaseHTTPRequestHandler):

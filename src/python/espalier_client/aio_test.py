@@ -7,9 +7,9 @@ import signal
 
 import pytest
 
-from espalier.processes import free_port
 from espalier.serving.testing import ENTITIES, expected_score
 from espalier.serving.testing_server import serving
+from espalier.testing_web import NOBODY
 from espalier_client import (
     AsyncClient,
     DeadlineExceeded,
@@ -111,6 +111,6 @@ def test_a_server_that_is_away_is_told():
             await client.predict("u0001")
 
     class Nobody:
-        grpc_address = f"127.0.0.1:{free_port()}"
+        grpc_address = NOBODY
 
     with_client(Nobody, use, retry=Retry(first_seconds=0.01, longest_seconds=0.02))

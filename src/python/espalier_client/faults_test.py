@@ -9,11 +9,12 @@ from pathlib import Path
 import grpc
 import pytest
 
-from espalier.processes import free_port, reserved_port
+from espalier.processes import reserved_port
 from espalier.serving.testing import ENTITIES, running_registry
 from espalier.serving.testing_server import serving
 from espalier.serving.testing_tls import authority
 from espalier.serving.tokens import new_token
+from espalier.testing_web import NOBODY
 from espalier_client import (
     Client,
     DeadlineExceeded,
@@ -142,7 +143,7 @@ def test_tls_with_a_clients_certificate(dsn, registry, tmp_path):
 
 
 def test_nobody_there_and_another_server_there():
-    with Client(f"127.0.0.1:{free_port()}", retry=AT_ONCE) as client:
+    with Client(NOBODY, retry=AT_ONCE) as client:
         with pytest.raises(Unavailable) as caught:
             client.predict("u0001")
         assert caught.value.reason == "UNAVAILABLE"

@@ -15,9 +15,9 @@ from espalier.errors import (
     EspalierError,
     UsageError,
 )
-from espalier.processes import free_port
 from espalier.serving.testing import NULLED, STALE, expected_score
 from espalier.serving.testing_server import Running
+from espalier.testing_web import NOBODY
 
 
 def test_a_known_entity_is_predicted(prediction_server: Running):
@@ -74,7 +74,7 @@ def test_an_answer_is_told_by_what_is_predicted(told, line):
 
 
 def test_nothing_listening_is_unreachable():
-    address = f"127.0.0.1:{free_port()}"
+    address = NOBODY
     with pytest.raises(DependencyUnreachable, match=f"^{address}: .*Connection refused.*--address"):
         predict(address, "u0001")
 

@@ -10,9 +10,10 @@ import pytest
 from espalier.postgres import embedded
 from espalier.postgres.connect import connect
 from espalier.postgres.migrate import packaged
-from espalier.processes import free_port, python_environment
+from espalier.processes import python_environment
 from espalier.serving.testing import STALE
 from espalier.serving.testing_server import Running
+from espalier.testing_web import NOBODY
 
 
 @pytest.fixture
@@ -124,7 +125,7 @@ def test_predict_of_an_unknown_entity_is_2_and_one_line(espalier, prediction_ser
 
 
 def test_predict_with_nothing_listening_is_3_and_one_line(espalier):
-    address = f"127.0.0.1:{free_port()}"
+    address = NOBODY
     code, line = said(espalier("predict", "u0001", "--address", address))
     assert code == 3
     assert line.startswith(f"{address}: ")

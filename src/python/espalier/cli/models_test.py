@@ -7,8 +7,8 @@ import subprocess
 
 import pytest
 
-from espalier.processes import free_port
 from espalier.registry.rest import MlflowRest
+from espalier.testing_web import NOBODY
 
 
 def said(done: subprocess.CompletedProcess[str]) -> tuple[int, str]:
@@ -177,7 +177,7 @@ def test_help(registered, command) -> None:
 
 @pytest.mark.parametrize("action", [["list"], ["show", "1"], ["rollback"]])
 def test_a_registry_that_is_down_is_3_and_one_line(registered, action) -> None:
-    nowhere = f"http://127.0.0.1:{free_port()}"
+    nowhere = f"http://{NOBODY}"
     code, line = said(registered.espalier("models", *action, MLFLOW_TRACKING_URI=nowhere))
     assert code == 3
     assert line.startswith(f"MLflow at {nowhere}: ")

@@ -11,8 +11,7 @@ import pytest
 
 from espalier.errors import BadData, ConfigurationError, DependencyUnreachable
 from espalier.orchestration import distribution
-from espalier.processes import free_port
-from espalier.testing_web import web_server
+from espalier.testing_web import NOBODY, web_server
 
 CONTENT = b"a program" * 1000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -84,7 +83,7 @@ def test_many_at_once_download_once(program: Path, tmp_path: Path) -> None:
 
 
 def test_a_store_that_is_away_or_unknown_is_one_line(program: Path, tmp_path: Path) -> None:
-    url = f"http://127.0.0.1:{free_port()}/a.pex"
+    url = f"http://{NOBODY}/a.pex"
     with pytest.raises(DependencyUnreachable, match="check the store of PEXes"):
         distribution.fetch(url, DIGEST, tmp_path / "cache")
     with pytest.raises(DependencyUnreachable):

@@ -17,7 +17,7 @@ from espalier.orchestration.entry import main
 from espalier.orchestration.testing import SEEDS
 from espalier.postgres import embedded
 from espalier.postgres.connect import Connection, connect
-from espalier.processes import free_port
+from espalier.testing_web import NOBODY
 
 BATCH = SEEDS / "churn" / "month_000"
 AS_OF = "--as-of=1997-06-30"
@@ -160,7 +160,7 @@ def test_postgresql_that_is_down_is_3_and_one_line(programs: Programs, tmp_path:
 
 
 def test_prefect_that_is_down_is_3_and_one_line(programs: Programs, connection: Connection):
-    url = f"http://127.0.0.1:{free_port()}/api"
+    url = f"http://{NOBODY}/api"
     run = programs.run(AS_OF, PREFECT_API_URL=url)
     assert run.code == 3
     assert run.reason == (
@@ -172,7 +172,7 @@ def test_prefect_that_is_down_is_3_and_one_line(programs: Programs, connection: 
 
 @pytest.mark.parametrize("flow", ["monitor", "score"])
 def test_mlflow_that_is_down_is_3_and_one_line(programs: Programs, flow):
-    uri = f"http://127.0.0.1:{free_port()}"
+    uri = f"http://{NOBODY}"
     run = programs.run(AS_OF, flow=flow, MLFLOW_TRACKING_URI=uri)
     assert run.code == 3
     assert run.reason.startswith(f"MLflow at {uri}: ")

@@ -107,6 +107,8 @@ def _running(
         # SIGINT is PostgreSQL's fast shutdown: roll back, disconnect, stop.
         stop_signal=signal.SIGINT,
         grace_seconds=30,
+        # What follows it says only that the server ends.
+        cause=r"could not bind|FATAL:|PANIC:",
     )
     with process:
         process.wait_until(lambda: _answers(server), seconds=60)

@@ -9,11 +9,11 @@ import pytest
 
 from espalier.errors import CheckRefused, DependencyUnreachable, EspalierError, UsageError
 from espalier.postgres.connect import connect
-from espalier.processes import free_port
 from espalier.registry import ledger
 from espalier.registry.download import current_version
 from espalier.registry.promotion import champion, promote
 from espalier.registry.rest import MlflowRest
+from espalier.testing_web import NOBODY
 
 BECAUSE: dict[str, Any] = {"who": "tester", "why": "a test", "evidence": {"gate": {"low": 0.1}}}
 
@@ -176,7 +176,7 @@ def test_a_promotion_without_who_or_why_is_refused(database, project, missing) -
 def test_mlflow_being_down_leaves_the_ledger_alone_and_frees_the_lock(
     database, postgres, project
 ) -> None:
-    nowhere = f"http://127.0.0.1:{free_port()}"
+    nowhere = f"http://{NOBODY}"
     with pytest.raises(EspalierError) as refused:
         promote(database, nowhere, project, "1", expected=None, **BECAUSE)
     assert isinstance(refused.value, DependencyUnreachable)

@@ -14,12 +14,13 @@ from mlflow.tracking import MlflowClient
 from espalier.errors import BadData, CheckRefused, DependencyUnreachable, ModelNotReady, UsageError
 from espalier.postgres import embedded
 from espalier.postgres.connect import Connection, connect
-from espalier.processes import free_port, python_environment
+from espalier.processes import python_environment
 from espalier.registry import ledger
 from espalier.registry.manifest import MANIFEST, ONNX
 from espalier.registry.mlflow_registry import Registered, log_and_register
 from espalier.registry.promotion import champion, promote, repair, rollback
 from espalier.registry.rest import MlflowRest
+from espalier.testing_web import NOBODY
 
 BECAUSE: dict[str, Any] = {"who": "tester", "why": "a test"}
 
@@ -360,5 +361,5 @@ def test_of_promotions_by_several_processes_at_once_one_wins_and_the_others_are_
 def test_mlflow_being_down_leaves_the_ledger_alone(history, back, database, project) -> None:
     history(2)
     with pytest.raises(DependencyUnreachable):
-        rollback(database, f"http://127.0.0.1:{free_port()}", project, expected="2", **BECAUSE)
+        rollback(database, f"http://{NOBODY}", project, expected="2", **BECAUSE)
     assert len(ledger.history(database, project)) == 2

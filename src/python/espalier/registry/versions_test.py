@@ -5,10 +5,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from espalier.errors import DependencyUnreachable, GateRefused, UsageError
-from espalier.processes import free_port
 from espalier.registry.manifest import ONNX
 from espalier.registry.rest import MlflowRest
 from espalier.registry.versions import gate_evidence, list_versions, show
+from espalier.testing_web import NOBODY
 
 PASSED = {"gate": "accepted", "gate_reason": "better", "gate_opponent": "the baseline"}
 
@@ -73,4 +73,4 @@ def test_what_the_gate_did_not_accept_needs_force_and_the_evidence_says_so(
 
 def test_a_registry_that_is_down_is_said_in_one_line() -> None:
     with pytest.raises(DependencyUnreachable, match="MLflow"):
-        list_versions(f"http://127.0.0.1:{free_port()}", "churn")
+        list_versions(f"http://{NOBODY}", "churn")

@@ -13,7 +13,6 @@ import pytest
 
 from espalier.errors import DependencyUnreachable, ModelNotReady
 from espalier.postgres import embedded
-from espalier.processes import free_port
 from espalier.registry.download import FetchedModel
 from espalier.registry.manifest import SKOPS
 from espalier.registry.mlflow_registry import Candidate, TrainingData, log_and_register
@@ -21,6 +20,7 @@ from espalier.registry.mlflow_server import serve
 from espalier.registry.rest import MlflowRest
 from espalier.scoring.score import score
 from espalier.scoring.testing import FEATURES, JUNE, MAY, SHOP, SHOPS, facts
+from espalier.testing_web import NOBODY
 from espalier.training import skops_file
 
 
@@ -65,7 +65,7 @@ def test_the_champion_of_a_registry(
 
 
 def test_no_registry(dsn: str, tmp_path: Path) -> None:
-    uri = f"http://127.0.0.1:{free_port()}"
+    uri = f"http://{NOBODY}"
     with pytest.raises(DependencyUnreachable, match="MLflow"):
         score(SHOP, as_of=JUNE, dsn=dsn, tracking_uri=uri, output=tmp_path / "out", partitions=2)
     assert not (tmp_path / "out").exists()

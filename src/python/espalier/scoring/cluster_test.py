@@ -16,7 +16,7 @@ from distributed import Client, LocalCluster
 
 from espalier.errors import ScoreInvalid
 from espalier.postgres.connect import connect
-from espalier.processes import Process, free_port, python_environment
+from espalier.processes import Process, python_environment, reserved_port
 from espalier.registry.download import FetchedModel
 from espalier.scoring.progress import Progress
 from espalier.scoring.score import POSTGRESQL, Scored, score_with
@@ -90,7 +90,6 @@ def programs(tmp_path: Path) -> Iterator[str]:
 
     As on several machines, and nobody starts a worker again that died.
     """
-    address = f"tcp://127.0.0.1:{(port := free_port())}"
 
     def program(name: str, module: str, *arguments: str) -> Process:
         return Process(
@@ -107,7 +106,8 @@ def programs(tmp_path: Path) -> Iterator[str]:
         except (OSError, TimeoutError):
             return False
 
-    with ExitStack() as stack:
+    with reserved_port() as port, ExitStack() as stack:
+        address = f"tcp://127.0.0.1:{port}"
         scheduler = stack.enter_context(
             program(
                 *("scheduler", "dask_scheduler", "--host", "127.0.0.1"),

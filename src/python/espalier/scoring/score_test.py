@@ -29,11 +29,12 @@ from espalier.errors import (
     UsageError,
 )
 from espalier.postgres.connect import connect
-from espalier.processes import free_port, python_environment
+from espalier.processes import python_environment
 from espalier.registry.download import FetchedModel
 from espalier.scoring.progress import Progress
 from espalier.scoring.score import Scored, score_with
 from espalier.scoring.testing import FEATURES, JUNE, LATER, MAY, SEPTEMBER, SHOP, SHOPS, facts, save
+from espalier.testing_web import NOBODY
 
 
 def run(
@@ -317,7 +318,7 @@ def test_a_scheduler_that_is_none(dsn: str, model: FetchedModel, tmp_path: Path)
     with pytest.raises(ConfigurationError, match="'thread' is no scheduler"):
         run(model, dsn, tmp_path, scheduler="thread")
     with pytest.raises(DependencyUnreachable, match="does not answer"):
-        run(model, dsn, tmp_path, scheduler=f"tcp://127.0.0.1:{free_port()}")
+        run(model, dsn, tmp_path, scheduler=f"tcp://{NOBODY}")
 
 
 def test_a_model_of_other_features(dsn: str, model: FetchedModel, tmp_path: Path) -> None:

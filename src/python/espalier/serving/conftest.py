@@ -8,11 +8,19 @@ from pathlib import Path
 import pytest
 
 from espalier.postgres import embedded
+from espalier.processes import reserved_port
 from espalier.serving import testing_products
 from espalier.serving.loading import LoadedModel, load
 from espalier.serving.testing import Registry, create_online_table, running_registry, write_model
 from espalier.serving.testing_database import Database
 from espalier.serving.testing_server import Running, serving
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """A port for a server that a test starts later, or twice."""
+    with reserved_port() as port:
+        yield port
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ import signal
 import socket
 from contextlib import ExitStack
 
-from espalier.processes import reserved_port
 from espalier.registry.manifest import MANIFEST, ONNX
 from espalier.serving.testing import (
     ENTITIES,
@@ -31,38 +30,39 @@ def in_force(running, version):
     return running.metric(f'espalier_model_info{{name="churn",version="{version}"}}') == 1
 
 
-def test_a_registry_that_comes_late_and_leaves_in_between(database, models, tmp_path):
-    with reserved_port() as port:
-        with ExitStack() as stack:
-            uri = f"http://127.0.0.1:{port}"
-            running = stack.enter_context(serving(database.dsn, uri, tmp_path))
-            running.until(running.ready_text)
-            load = stack.enter_context(under_load(running, slopes=SLOPES))
-            load.until(lambda: load.counts().refused["UNAVAILABLE"] > 300)
-            assert load.counts().served == 0
-            with running_registry(port) as registry:
-                registry.publish("1", models / "one")
-                load.until_served(200)
-            before = load.counts()
-            load.until(failures_more_than(running, running.metric(FAILURES)))
+def test_a_registry_that_comes_late_and_leaves_in_between(database, models, tmp_path, port):
+    with ExitStack() as stack:
+        uri = f"http://127.0.0.1:{port}"
+        running = stack.enter_context(serving(database.dsn, uri, tmp_path))
+        running.until(running.ready_text)
+        load = stack.enter_context(under_load(running, slopes=SLOPES))
+        load.until(lambda: load.counts().refused["UNAVAILABLE"] > 300)
+        assert load.counts().served == 0
+        with running_registry(port) as registry:
+            registry.publish("1", models / "one")
             load.until_served(200)
-            assert running.is_ready()
-            with running_registry(port) as registry:
-                registry.publish("1", models / "one")
-                registry.publish("2", models / "two")
-                load.until(lambda: in_force(running, "2"))
-                load.until_served(200)
-            # With a model in force nobody is refused, whether there is a registry or not.
-            assert not load.since(before).refused
-            load.stop()
-            running.until(lambda: unaccounted(running) == 0)
-        load.tell("registry down at the start, then in the run")
-        assert load.counts().lost == ()
-        assert set(load.counts().refused) == {"UNAVAILABLE", "HTTP 503"}
+        before = load.counts()
+        load.until(failures_more_than(running, running.metric(FAILURES)))
+        load.until_served(200)
+        assert running.is_ready()
+        with running_registry(port) as registry:
+            registry.publish("1", models / "one")
+            registry.publish("2", models / "two")
+            load.until(lambda: in_force(running, "2"))
+            load.until_served(200)
+        # With a model in force nobody is refused, whether there is a registry or not.
+        assert not load.since(before).refused
+        load.stop()
+        running.until(lambda: unaccounted(running) == 0)
+    load.tell("registry down at the start, then in the run")
+    assert load.counts().lost == ()
+    assert set(load.counts().refused) == {"UNAVAILABLE", "HTTP 503"}
 
 
-def test_a_registry_that_hangs_holds_up_neither_callers_nor_the_end(database, models, tmp_path):
-    with reserved_port() as port, ExitStack() as stack:
+def test_a_registry_that_hangs_holds_up_neither_callers_nor_the_end(
+    database, models, tmp_path, port
+):
+    with ExitStack() as stack:
         uri = f"http://127.0.0.1:{port}"
         with running_registry(port) as registry:
             registry.publish("1", models / "one")

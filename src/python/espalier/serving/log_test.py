@@ -10,7 +10,6 @@ import pytest
 
 from espalier.postgres import embedded, migrate
 from espalier.postgres.connect import connect
-from espalier.processes import free_port
 from espalier.serving.caller import CURRENT, Caller
 from espalier.serving.core import Predictor
 from espalier.serving.log import PredictionLog
@@ -28,6 +27,7 @@ from espalier.serving.testing import (
     features_of,
     until,
 )
+from espalier.testing_web import NOBODY
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +145,7 @@ def test_a_write_that_fails_is_tried_again_and_nothing_is_written_twice(
 def test_without_a_database_it_ends_and_counts_what_is_lost(loaded):
     async def body():
         metrics = Metrics()
-        dsn = f"postgresql://espalier:x@127.0.0.1:{free_port()}/espalier"
+        dsn = f"postgresql://espalier:x@{NOBODY}/espalier"
         log = PredictionLog(dsn, observer=metrics)
         log.record(loaded, rows_of(ENTITIES[:4]), np.full(4, 0.5), AS_OF, {})
         log.close()

@@ -19,7 +19,6 @@ from espalier.errors import (
     ModelNotReady,
 )
 from espalier.postgres import embedded
-from espalier.processes import free_port
 from espalier.serving import promotions
 from espalier.serving.core import Predictor
 from espalier.serving.loading import load
@@ -39,6 +38,7 @@ from espalier.serving.testing import (
     until,
     write_model,
 )
+from espalier.testing_web import NOBODY
 
 
 @pytest.fixture
@@ -141,12 +141,11 @@ def test_no_champion_and_no_registry_are_told(dsn, registry, tmp_path):
             assert predictor.model is None
 
     asyncio.run(body(registry.uri, ModelNotReady, "no champion"))
-    asyncio.run(body(f"http://127.0.0.1:{free_port()}", DependencyUnreachable, "MLflow at"))
+    asyncio.run(body(f"http://{NOBODY}", DependencyUnreachable, "MLflow at"))
 
 
-def test_it_starts_without_a_registry_and_loads_when_one_comes(dsn, tmp_path, caplog):
+def test_it_starts_without_a_registry_and_loads_when_one_comes(dsn, tmp_path, caplog, port):
     write_model(tmp_path / "one")
-    port = free_port()
 
     async def body():
         uri = f"http://127.0.0.1:{port}"

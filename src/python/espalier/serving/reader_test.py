@@ -11,7 +11,6 @@ import pytest
 
 from espalier.errors import FeaturesUnavailable
 from espalier.postgres import embedded
-from espalier.processes import free_port
 from espalier.serving.reader import FeatureSource, WideRowReader
 from espalier.serving.store_pool import StorePool
 from espalier.serving.testing import (
@@ -23,6 +22,7 @@ from espalier.serving.testing import (
     features_of,
     until,
 )
+from espalier.testing_web import NOBODY
 
 
 def using(dsn, body, **options):
@@ -117,8 +117,6 @@ def test_keys_are_values_never_sql(dsn, loaded):
 
 
 def test_without_a_database_reads_fail_fast(loaded):
-    port = free_port()
-
     async def body(reader):
         start = time.perf_counter()
         for _ in range(100):
@@ -126,7 +124,7 @@ def test_without_a_database_reads_fail_fast(loaded):
                 await reader.read(loaded.source, ["u0001"])
         assert time.perf_counter() - start < 0.5
 
-    dsn = f"postgresql://espalier:x@127.0.0.1:{port}/espalier"
+    dsn = f"postgresql://espalier:x@{NOBODY}/espalier"
     using(dsn, body, timeout=0.5, retry_seconds=30)
 
 
@@ -140,8 +138,8 @@ async def when_found(ask, *arguments):
                 await asyncio.sleep(0.01)
 
 
-def test_a_database_that_comes_back_is_used_again(tmp_path, loaded):
-    port, data, log = free_port(), tmp_path / "data", tmp_path / "log"
+def test_a_database_that_comes_back_is_used_again(tmp_path, loaded, port):
+    data, log = tmp_path / "data", tmp_path / "log"
 
     async def body():
         # The server's context manager blocks, so it is left and entered in a thread.

@@ -16,7 +16,7 @@ import pytest
 from espalier.postgres import embedded
 from espalier.prediction.v1 import prediction_pb2 as pb
 from espalier.prediction.v1 import prediction_pb2_grpc as pb_grpc
-from espalier.processes import free_port, python_environment
+from espalier.processes import python_environment
 from espalier.serving.testing import ENTITIES, create_online_table, expected_score
 from espalier.serving.testing_server import (
     NOT_SERVING,
@@ -27,6 +27,7 @@ from espalier.serving.testing_server import (
     error_info,
     serving,
 )
+from espalier.testing_web import NOBODY
 
 
 def test_a_swap_under_load_gives_no_error_and_no_mixed_answer(server, registry, models):
@@ -65,8 +66,8 @@ def test_a_swap_under_load_gives_no_error_and_no_mixed_answer(server, registry, 
     assert seen == {"1", "2"}
 
 
-def test_a_database_that_leaves_and_returns(registry, tmp_path):
-    port, data, log = free_port(), tmp_path / "data", tmp_path / "postgres.log"
+def test_a_database_that_leaves_and_returns(registry, tmp_path, port):
+    data, log = tmp_path / "data", tmp_path / "postgres.log"
 
     def predict(running):
         return running.stub.Predict(pb.PredictRequest(entity_id="u0001"), timeout=5)
@@ -101,7 +102,7 @@ def test_a_database_that_leaves_and_returns(registry, tmp_path):
 
 
 def test_without_a_registry_it_serves_probes_and_says_what_is_missing(dsn, tmp_path):
-    nowhere = f"http://127.0.0.1:{free_port()}"
+    nowhere = f"http://{NOBODY}"
     with serving(dsn, nowhere, tmp_path) as running:
         running.until(lambda: "MLflow" in running.ready_text())
         with pytest.raises(grpc.RpcError) as caught:

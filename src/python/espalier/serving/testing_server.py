@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from grpc_status import rpc_status
 
 from espalier.postgres.testing import variables
 from espalier.prediction.v1 import prediction_pb2_grpc as pb_grpc
-from espalier.processes import free_port, python_environment
+from espalier.processes import python_environment, reserved_port
 
 SERVICE = "espalier.prediction.v1.PredictionService"
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -123,31 +123,33 @@ def started(
     dsn: str, registry_uri: str, folder: Path, *arguments: str, packages: Path | None = None
 ) -> Iterator[tuple[subprocess.Popen[str], str, str, Path]]:
     """Run a server as `serving` does; give the process, both addresses and the log's path."""
-    ports = free_port(), free_port()
     log = folder / "server.log"
-    grpc_address, http_address = [f"127.0.0.1:{port}" for port in ports]
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command(
-                *("--grpc-address", grpc_address, "--http-address", http_address),
-                *("--as-of", "1998-07-14", *arguments),
-            ),
-            env=environment(dsn, registry_uri, packages),
-            cwd=folder,
-            stdout=subprocess.PIPE,
-            stderr=output,
-            text=True,
+    with ExitStack() as exits:
+        grpc_address, http_address = (
+            f"127.0.0.1:{exits.enter_context(reserved_port())}" for _ in range(2)
         )
-    try:
-        yield process, grpc_address, http_address, log
-    finally:
-        process.terminate()
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                command(
+                    *("--grpc-address", grpc_address, "--http-address", http_address),
+                    *("--as-of", "1998-07-14", *arguments),
+                ),
+                env=environment(dsn, registry_uri, packages),
+                cwd=folder,
+                stdout=subprocess.PIPE,
+                stderr=output,
+                text=True,
+            )
         try:
-            process.wait(15)
+            yield process, grpc_address, http_address, log
         finally:
-            process.kill()
-            assert process.stdout is not None
-            process.stdout.close()
+            process.terminate()
+            try:
+                process.wait(15)
+            finally:
+                process.kill()
+                assert process.stdout is not None
+                process.stdout.close()
 
 
 def error_info(error: grpc.RpcError) -> error_details_pb2.ErrorInfo:

@@ -15,8 +15,8 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as pb_
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from espalier.prediction.v1 import prediction_pb2
-from espalier.processes import free_port
 from espalier.serving.testing_server import Running, serving
+from espalier.testing_web import NOBODY
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 ERROR = 2
@@ -154,7 +154,7 @@ def test_an_error_of_the_caller_is_none_of_the_server(traced, collector):
 def test_a_collector_that_is_away_takes_nothing_from_predictions_or_the_stop(
     dsn, registry, tmp_path, monkeypatch
 ):
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{NOBODY}")
     with serving(dsn, registry.uri, tmp_path) as running:
         running.until(running.is_ready)
         for number in range(50):

@@ -17,11 +17,11 @@ from espalier.errors import BadData, DependencyUnreachable, ModelNotReady
 from espalier.ingest.run import ingest
 from espalier.postgres import embedded, migrate
 from espalier.postgres.connect import connect
-from espalier.processes import free_port
 from espalier.registry import ledger
 from espalier.registry.manifest import ONNX, PROVENANCE
 from espalier.registry.testing import database_and_mlflow
 from espalier.registry.versions import list_versions
+from espalier.testing_web import NOBODY
 from espalier.training import provenance
 from espalier.training import reproduce as module
 from espalier.training.program import Program
@@ -267,4 +267,4 @@ def test_a_model_that_was_replaced_is_not_loaded(world: World) -> None:
 
 def test_a_registry_that_is_down_is_said_in_one_line(world: World) -> None:
     with pytest.raises(DependencyUnreachable, match="MLflow"):
-        replace(world, tracking_uri=f"http://127.0.0.1:{free_port()}").again()
+        replace(world, tracking_uri=f"http://{NOBODY}").again()

@@ -19,11 +19,11 @@ from espalier.features.point_in_time import features_at, training_set
 from espalier.ingest.run import ingest
 from espalier.policies import Gate, Search
 from espalier.postgres.connect import connect
-from espalier.processes import free_port
 from espalier.registry import ledger, promotion, versions
 from espalier.registry.download import FetchedModel, current_version, fetch_version
 from espalier.registry.rest import MlflowRest
 from espalier.registry.testing import database_and_mlflow
+from espalier.testing_web import NOBODY
 from espalier.training import evaluate, judging, onnx_export, served, skops_file
 from espalier.training.fitting import matrix
 from espalier.training.program import Program
@@ -360,9 +360,9 @@ def test_a_model_without_an_onnx_form_is_served_by_skops(
 
 def test_an_mlflow_that_is_down_is_found_out_before_training(world: World) -> None:
     with pytest.raises(DependencyUnreachable, match="MLflow"):
-        replace(world, tracking_uri=f"http://127.0.0.1:{free_port()}").train(SECOND)
+        replace(world, tracking_uri=f"http://{NOBODY}").train(SECOND)
 
 
 def test_a_postgresql_that_is_down_is_said_in_one_line(world: World) -> None:
     with pytest.raises(DependencyUnreachable, match="PostgreSQL"):
-        replace(world, dsn=f"postgresql://x@127.0.0.1:{free_port()}/x").train(SECOND)
+        replace(world, dsn=f"postgresql://x@{NOBODY}/x").train(SECOND)
