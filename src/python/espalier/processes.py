@@ -22,8 +22,9 @@ from espalier import guard
 from espalier.errors import DependencyUnreachable
 
 PROBE_SECONDS = 0.05
-# Under the ranges that Linux (32768 to 60999) and macOS (49152 to 65535) give by themselves.
-_OUR_PORTS = range(20_000, 30_000)
+# Under the ranges that Linux (32768 to 60999) and macOS (49152 to 65535) give by themselves, and
+# under the blocks of `espalier.pex env`, whose servers may be about to start.
+_OUR_PORTS = range(10_000, 20_000)
 
 
 class Process:

@@ -9,6 +9,7 @@ import pytest
 from espalier import settings
 from espalier.cli import environment
 from espalier.errors import ConfigurationError, UsageError
+from espalier.processes import reserved_port
 
 COMPOSE = Path("deploy/process-compose.yaml").absolute()
 
@@ -44,7 +45,11 @@ def test_no_two_blocks_share_a_port():
     taken = [port for block in range(501) for port in environment.ports(block).values()]
     assert len(taken) == len(set(taken))
     # Below those that the system hands out by itself.
-    assert max(taken[len(environment.PORTS) :]) < 32768
+    blocks = taken[len(environment.PORTS) :]
+    assert max(blocks) < 32768
+    # Nor is one taken by a quickstart while a service of the stack is started again.
+    with reserved_port() as port:
+        assert port < min(blocks)
 
 
 @pytest.mark.parametrize("block", [-1, 501])
