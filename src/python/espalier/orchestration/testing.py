@@ -52,6 +52,28 @@ def interruptible_children() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
+class Asking(httpx.HTTPTransport):
+    """Asks a Prefect server as Prefect's own client does, as its protocol wants.
+
+    Over SQLite it answers 503 when another writer was first and nothing was done: one asks again.
+    And it closes a connection after each 503 and after an idle while without saying so, which
+    resets a call that is on its way then: each call here has a connection of its own.
+    """
+
+    def __init__(self) -> None:
+        """Prepare it."""
+        super().__init__(limits=httpx.Limits(max_keepalive_connections=0))
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """The answer; a 503 after half a minute of asking."""
+        deadline = time.monotonic() + 30
+        while (answer := super().handle_request(request)).status_code == 503:
+            if time.monotonic() > deadline:
+                break
+            answer.read()
+        return answer
+
+
 @dataclass(frozen=True)
 class Api:
     """A Prefect server's API."""
@@ -60,14 +82,8 @@ class Api:
     client: httpx.Client
 
     def ask(self, path: str, **body: Any) -> Any:
-        """The answer to a POST, asked as Prefect's client asks.
-
-        A server over SQLite answers 503 when another writer was first and nothing was done; its
-        protocol has the client ask again.
-        """
-        deadline = time.monotonic() + 30
-        while (answer := self.client.post(path, json=body)).status_code == 503:
-            assert time.monotonic() < deadline, answer.text
+        """The answer to a POST."""
+        answer = self.client.post(path, json=body)
         assert answer.is_success, answer.text
         return answer.json()
 
@@ -216,7 +232,5 @@ def running_prefect(home: Path) -> Iterator[Api]:
         )
         with process:
             process.wait_until(lambda: healthy(url), seconds=180)
-            # The server's uvicorn closes an idle connection after 5 s, which is httpx's limit too.
-            limits = httpx.Limits(keepalive_expiry=2)
-            with httpx.Client(base_url=url, timeout=30, limits=limits) as client:
+            with httpx.Client(base_url=url, timeout=30, transport=Asking()) as client:
                 yield Api(url, client)
