@@ -87,7 +87,7 @@ def test_a_cancelled_caller_does_not_hurt_its_batch_mates():
         tasks[1].cancel()
         await asyncio.wait([tasks[1]])
         runner.gate.set()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             results = await asyncio.gather(*tasks, return_exceptions=True)
         assert results[0] == ["a!"]
         assert isinstance(results[1], asyncio.CancelledError)
@@ -167,6 +167,14 @@ def test_a_passed_deadline_is_refused_at_once():
     asyncio.run(body())
 
 
+def begin(submitted):
+    """Run a call until it waits for the first time: what is raised, is raised at once."""
+    try:
+        submitted.send(None)
+    finally:
+        submitted.close()
+
+
 def test_a_deadline_that_the_queue_cannot_make_is_refused_at_once():
     async def body():
         loop = asyncio.get_running_loop()
@@ -179,11 +187,9 @@ def test_a_deadline_that_the_queue_cannot_make_is_refused_at_once():
         await batcher.submit(["learn how long a batch takes"])
         tasks = [asyncio.create_task(batcher.submit([str(n)])) for n in range(3)]
         await asyncio.sleep(0.01)
-        start = loop.time()
         with pytest.raises(DeadlineTooShort):
-            await batcher.submit(["x"], start + 0.1)
-        assert loop.time() - start < 0.05
-        assert await batcher.submit(["y"], start + 5) == [""]
+            begin(batcher.submit(["x"], loop.time() + 0.1))
+        assert await batcher.submit(["y"], loop.time() + 30) == [""]
         await asyncio.gather(*tasks)
 
     asyncio.run(body())
@@ -191,7 +197,7 @@ def test_a_deadline_that_the_queue_cannot_make_is_refused_at_once():
 
 def test_slow_batches_of_the_past_do_not_refuse_callers_when_a_slot_is_free():
     async def body():
-        delay = 0.2
+        delay = 1
 
         async def run(keys, origins):
             await asyncio.sleep(delay)
@@ -200,14 +206,12 @@ def test_slow_batches_of_the_past_do_not_refuse_callers_when_a_slot_is_free():
         batcher = Batcher(run, workers=1)
         await batcher.submit(["slow"])
         delay = 0
-        assert await batcher.submit(["x"], asyncio.get_running_loop().time() + 0.1) == [""]
+        assert await batcher.submit(["x"], asyncio.get_running_loop().time() + 0.9) == [""]
 
     asyncio.run(body())
 
 
-def test_a_deadline_shorter_than_every_recent_batch_is_refused_at_once_for_a_while(monkeypatch):
-    monkeypatch.setattr(batching, "_BELIEVED_SECONDS", 0.3)
-
+def test_a_deadline_shorter_than_every_recent_batch_is_refused_at_once_for_a_while():
     async def body():
         loop = asyncio.get_running_loop()
 
@@ -218,11 +222,9 @@ def test_a_deadline_shorter_than_every_recent_batch_is_refused_at_once_for_a_whi
         batcher = Batcher(run, workers=1)
         for number in range(4):
             await batcher.submit([str(number)])
-        start = loop.time()
         with pytest.raises(DeadlineTooShort):
-            await batcher.submit(["x"], start + 0.05)
-        assert loop.time() - start < 0.04
-        await asyncio.sleep(0.3)
+            begin(batcher.submit(["x"], loop.time() + 0.05))
+        await asyncio.sleep(batching._BELIEVED_SECONDS)
         # It may have become fast, so it is tried again, and given up only at the deadline.
         start = loop.time()
         with pytest.raises(DeadlineTooShort):
@@ -234,19 +236,27 @@ def test_a_deadline_shorter_than_every_recent_batch_is_refused_at_once_for_a_whi
 
 def test_overload_tells_when_to_try_again_by_what_waits():
     async def body():
+        gate, loop = asyncio.Event(), asyncio.get_running_loop()
+
         async def run(keys, origins):
             await asyncio.sleep(0.2)
+            await gate.wait()
             return dict.fromkeys(keys, "")
 
         batcher = Batcher(run, workers=1, max_batch=1, max_waiting=3)
+        gate.set()
+        began = loop.time()
         await batcher.submit(["learn how long a batch takes"])
+        took = loop.time() - began
+        gate.clear()
         tasks = []
         for number in range(4):
             tasks.append(asyncio.create_task(batcher.submit([str(number)])))
             await asyncio.sleep(0.01)
         with pytest.raises(Overloaded) as caught:
             await batcher.submit(["x"])
-        assert 0.6 < float(caught.value.metadata["retry_seconds"]) < 2
+        assert 0.6 < float(caught.value.metadata["retry_seconds"]) <= 4 * took + 0.001
+        gate.set()
         await asyncio.gather(*tasks)
 
     asyncio.run(body())
@@ -262,7 +272,7 @@ def test_a_deadline_that_passes_ends_the_wait_in_queue_or_batch(in_batch):
         start = time.monotonic()
         with pytest.raises(DeadlineTooShort):
             await batcher.submit(["late"], asyncio.get_running_loop().time() + 0.05)
-        assert 0.04 < time.monotonic() - start < 1
+        assert time.monotonic() - start > 0.04
         assert sheds.reasons == ["deadline"]
         runner.gate.set()
         await asyncio.gather(*occupied)
@@ -319,7 +329,7 @@ def test_close_gives_up_after_its_time():
         batcher = Batcher(runner, workers=1)
         first, tasks = await waiting_behind(batcher, runner, ["a"])
         assert not await batcher.close(0.05)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             results = await asyncio.gather(first, *tasks, return_exceptions=True)
         assert all(isinstance(r, asyncio.CancelledError) for r in results)
 
@@ -346,7 +356,7 @@ def test_every_caller_gets_its_own_keys_in_order(requests, cancelled, max_batch,
         for number in cancelled & set(range(len(tasks))):
             tasks[number].cancel()
         runner.gate.set()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             results = await asyncio.gather(*tasks, return_exceptions=True)
         for number, (keys, result) in enumerate(zip(requests, results, strict=True)):
             if number in cancelled and keys:

@@ -118,7 +118,7 @@ def test_more_reads_at_once_than_connections_wait_their_turn(database, registry,
 
 def test_a_pool_in_use_is_no_database_that_is_away(database, loaded):
     async def body():
-        reader = WideRowReader(database.dsn, connections=1, timeout=0.5, retry_seconds=30)
+        reader = WideRowReader(database.dsn, connections=1, timeout=1.5, retry_seconds=30)
         await reader.check(loaded.source)
         with database.locked():
             reads = [reader.read(loaded.source, ["u0001"]) for _ in range(20)]
@@ -126,8 +126,8 @@ def test_a_pool_in_use_is_no_database_that_is_away(database, loaded):
             assert {type(result) for result in results} == {FeaturesUnavailable}
             told = {str(result).partition(";")[0] for result in results}
             assert told == {
-                "the online store cannot be read: a read took more than 0.5 s",
-                "the online store cannot be read: its 1 connections were in use for 0.5 s",
+                "the online store cannot be read: a read took more than 1.5 s",
+                "the online store cannot be read: its 1 connections were in use for 1.5 s",
             }
         # At once, not after the pause that follows a database which does not answer.
         assert (await reader.read(loaded.source, ["u0001"])).keys == ("u0001",)

@@ -91,10 +91,10 @@ def test_stream_predict_answers_before_the_caller_has_sent_all(server):
 
     def requests():
         yield pb.StreamPredictRequest(entity_id="u0001")
-        assert answered.wait(5)
+        assert answered.wait(30)
         yield pb.StreamPredictRequest(entity_id="u0002")
 
-    call = server.stub.StreamPredict(requests(), timeout=10)
+    call = server.stub.StreamPredict(requests(), timeout=60)
     assert next(call).prediction.entity_id == "u0001"
     answered.set()
     assert [a.prediction.entity_id for a in call] == ["u0002"]
