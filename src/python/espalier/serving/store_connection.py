@@ -139,6 +139,8 @@ class StoreConnection:
             timer.cancel()
             self._answer = None
         if result is not None and result.status in _DONE:
+            if not self.is_open:
+                self.close()
             return result
         if result is None or not self.is_open:
             self.close()
@@ -150,14 +152,11 @@ class StoreConnection:
         raise StatementFailed(state, text)
 
     def _on_readable(self) -> None:
-        answer = self._answer
         try:
             self._pg.consume_input()
             is_done = not self._pg.is_busy()
         except psycopg.Error as error:
-            self._settle(ConnectionLost(str(error).strip()))
-            if answer is None:
-                self.close()
+            self._lose(error)
             return
         if is_done:
             self._settle(None)
@@ -169,7 +168,16 @@ class StoreConnection:
             if not self._pg.flush():
                 self._loop.remove_writer(self._socket)
         except psycopg.Error as error:
-            self._settle(ConnectionLost(str(error).strip()))
+            self._lose(error)
+
+    def _lose(self, error: psycopg.Error) -> None:
+        """End here and now, not when who waits runs next.
+
+        libpq has closed the socket by itself, so a connection opened until then may have its number,
+        and the loop would take the one for the other.
+        """
+        self._settle(ConnectionLost(str(error).strip()))
+        self.close()
 
     def _on_timeout(self) -> None:
         # What came while the loop was busy elsewhere is no time-out.
