@@ -24,6 +24,7 @@ def test_a_connection_that_is_lost_in_a_read_leaves_the_loop_before_another_has_
         with socket.socket(fileno=os.dup(number)) as same:
             same.shutdown(socket.SHUT_RDWR)
         answer = connection._answer
+        assert answer is not None
         while not answer.done():
             # As the loop does, but nothing else gets its turn.
             assert select.select([number], [], [], 60)[0]
