@@ -19,7 +19,9 @@ def test_a_connection_that_is_lost_in_a_read_leaves_the_loop_before_another_has_
         loop = asyncio.get_running_loop()
         connection = await StoreConnection.open(dsn, seconds=60)
         number = connection._socket
-        read = asyncio.create_task(connection.select(b"SELECT pg_sleep(60), $1::text", b""))
+        # One round trip, which does not end by itself.
+        asleep = b"SELECT pg_sleep(600)"
+        read = asyncio.create_task(connection._run(lambda: connection._pg.send_query(asleep)))
         await asyncio.sleep(0)
         with socket.socket(fileno=os.dup(number)) as same:
             same.shutdown(socket.SHUT_RDWR)
