@@ -74,9 +74,8 @@ def test_an_answer_is_told_by_what_is_predicted(told, line):
 
 
 def test_nothing_listening_is_unreachable():
-    address = NOBODY
-    with pytest.raises(DependencyUnreachable, match=f"^{address}: .*Connection refused.*--address"):
-        predict(address, "u0001")
+    with pytest.raises(DependencyUnreachable, match=f"^{NOBODY}: .*Connection refused.*--address"):
+        predict(NOBODY, "u0001")
 
 
 @pytest.fixture

@@ -125,10 +125,9 @@ def test_predict_of_an_unknown_entity_is_2_and_one_line(espalier, prediction_ser
 
 
 def test_predict_with_nothing_listening_is_3_and_one_line(espalier):
-    address = NOBODY
-    code, line = said(espalier("predict", "u0001", "--address", address))
+    code, line = said(espalier("predict", "u0001", "--address", NOBODY))
     assert code == 3
-    assert line.startswith(f"{address}: ")
+    assert line.startswith(f"{NOBODY}: ")
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
